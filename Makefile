@@ -1,0 +1,47 @@
+# make run | test | check | bench | lock
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 1
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test check bench lock clean
+
+$(VENV)/run.stamp: requirements/run.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing turnout into $(VENV) (about 300 MB the first time)"
+	@$(PIP) --require-hashes -r requirements/run.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/test.stamp: requirements/test.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing turnout and its test tools into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/test.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/run.stamp
+
+run: $(VENV)/run.stamp
+	@$(BIN)/turnout serve --config configs/demo/gateway.yaml --workers $(WORKERS)
+
+check: $(VENV)/test.stamp
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+test: check
+	@$(BIN)/python -m pytest
+
+bench: $(VENV)/test.stamp
+	@$(BIN)/python -m loadtests.bench
+
+# The locks hold versions and hashes, no index address. They are universal: one file for every platform.
+lock: $(VENV)/test.stamp
+	@$(PIP) uv
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra build pyproject.toml -o requirements/run.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra build --extra test pyproject.toml -o requirements/test.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Decides: routing tables, splits, guards and evidence as pure values and functions."""
