@@ -63,9 +63,7 @@ class RolloutRunning(RoutingError):
     """A rollout owns the weights of this route."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(
-            f"a rollout of {model!r} is running and owns its weights: pause it before editing them"
-        )
+        super().__init__(f"a rollout of {model!r} is running and owns its weights: pause it before editing them")
         self.model = model
 
 
@@ -93,7 +91,5 @@ class OutcomeUnknown(RoutingError):
     """The store went away in the middle of a write: it may or may not have happened."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(
-            f"outcome unknown: the store went away while {model!r} was written; read before you repeat"
-        )
+        super().__init__(f"outcome unknown: the store went away while {model!r} was written; read before you repeat")
         self.model = model

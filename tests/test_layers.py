@@ -49,9 +49,7 @@ def rank(rows: list[list[str]], module: str) -> tuple[int, str] | None:
     best = None
     for index, row in enumerate(rows):
         for room in row:
-            if (module == room or module.startswith(room + ".")) and (
-                best is None or len(room) > len(best[1])
-            ):
+            if (module == room or module.startswith(room + ".")) and (best is None or len(room) > len(best[1])):
                 best = (index, room)
     return best
 
@@ -84,9 +82,7 @@ def test_arrows_point_down(path: Path) -> None:
     package, _, rest = module_name(path).partition(".")
     rows = ROUTING if package == "routing" else GATEWAY
     if not rest:
-        assert not [name for name in imports(path) if name.startswith(package + ".")], (
-            "a package root imports nothing"
-        )
+        assert not [name for name in imports(path) if name.startswith(package + ".")], "a package root imports nothing"
         return
     place = rank(rows, rest)
     assert place is not None, f"{package}.{rest} has no place in the table of layers"

@@ -1,0 +1,91 @@
+"""What a backend is to the request path: submit a call, get one reply by callback."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.protocol.shapes import Signature
+from routing.analysis.outcome import Kind
+
+
+class State(StrEnum):
+    """Whether a version can answer."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class Reply:
+    """How one attempt ended: an answer to pass on, or the sentence that says why there is none.
+
+    Attributes:
+        kind: Outcome of the attempt.
+        status: HTTP status for the client if this reply goes out.
+        body: Body for the client, complete; for errors a JSON ``{"error": ...}``.
+        header_length: Length of the JSON part when binary tensors follow it, else ``None``.
+        detail: Sentence for logs and evidence when ``kind`` is not ``OK``.
+    """
+
+    __slots__ = ("body", "detail", "header_length", "kind", "status")
+
+    def __init__(
+        self, kind: Kind, status: int, body: bytes, header_length: int | None = None, detail: str = ""
+    ) -> None:
+        self.kind = kind
+        self.status = status
+        self.body = body
+        self.header_length = header_length
+        self.detail = detail
+
+
+class Call(Protocol):
+    """The part of a request that backends read. One object serves all attempts; nothing in it changes."""
+
+    @property
+    def body(self) -> bytes:
+        """Body as it came in, shared by every attempt."""
+
+    @property
+    def header_length(self) -> int | None:
+        """``Inference-Header-Content-Length``, when binary tensors follow the JSON part."""
+
+    @property
+    def request_id(self) -> str:
+        """Identifier that goes along to remote backends as ``x-request-id``."""
+
+
+class Backend(Protocol):
+    """One version at one place. Made in state ``LOADING``; ``open`` decides between ``READY`` and ``FAILED``."""
+
+    @property
+    def state(self) -> State:
+        """Where the version is in its life."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready, as a sentence; empty when it is."""
+
+    @property
+    def signature(self) -> Signature | None:
+        """Inputs and outputs, known once ready."""
+
+    async def open(self) -> None:
+        """Load or connect; never raises for a version that cannot: ``state`` and ``reason`` say so."""
+
+    async def close(self) -> None:
+        """Give back threads, sessions and connections; attempts in flight end as ``UNREACHABLE``."""
+
+    def submit(self, call: Call, deadline_s: float, on_reply: Callable[[Reply], None]) -> Callable[[], None]:
+        """Start an attempt. ``on_reply`` runs on the loop exactly once, possibly before this returns.
+
+        Args:
+            call: The request.
+            deadline_s: Point on ``loop.time()`` after which the answer is of no use. The caller enforces it;
+                a backend may use it to drop work that is still queued.
+            on_reply: Receives the reply; not called after the returned function was.
+
+        Returns:
+            A function that gives the attempt up.
+        """

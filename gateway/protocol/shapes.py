@@ -1,0 +1,58 @@
+"""Datatypes, shapes and signatures of the Open Inference Protocol v2."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+# Bytes of one element; BYTES is variable and has none.
+ELEMENT_BYTES: dict[str, int | None] = {
+    "BOOL": 1,
+    "UINT8": 1,
+    "UINT16": 2,
+    "UINT32": 4,
+    "UINT64": 8,
+    "INT8": 1,
+    "INT16": 2,
+    "INT32": 4,
+    "INT64": 8,
+    "FP16": 2,
+    "FP32": 4,
+    "FP64": 8,
+    "BYTES": None,
+}
+
+MAX_RANK = 32
+MAX_ELEMENTS = 1 << 31  # bounds the product before anything is allocated
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a version promises about one tensor; ``-1`` in ``shape`` is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def admits(self, shape: Sequence[int]) -> bool:
+        """Whether a concrete shape fits."""
+        return len(shape) == len(self.shape) and all(
+            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """Metadata form: ``{"name", "datatype", "shape"}``."""
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Inputs and outputs of one version."""
+
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def element_count(shape: Sequence[int]) -> int:
+    """Elements of a concrete shape; 1 for a scalar."""
+    return prod(shape)

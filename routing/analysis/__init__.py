@@ -1,0 +1,1 @@
+"""Evidence: outcomes and who is charged, the guard of the data path, histograms."""
