@@ -16,7 +16,7 @@ ROUTING = [
     ["rollout.types"],
     ["document"],
     ["split", "rollout", "lifecycle"],
-    ["parse", "edit", "explain"],
+    ["parse", "edit", "explain", "codec"],
     ["store"],
 ]
 GATEWAY = [
