@@ -134,12 +134,12 @@ def test_weights_are_a_running_rollouts() -> None:
 
 def test_too_many_pieces_ask_for_a_new_salt() -> None:
     random = Random(1)
-    versions = [str(n) for n in range(1, 9)]
-    current = document(route(weights=dict.fromkeys(versions, 12.5)))
+    versions = [str(n) for n in range(1, 21)]
+    current = document(route(weights=dict.fromkeys(versions, 5)))
     refusal = None
     for _ in range(300):
-        cuts = sorted(random.sample(range(1, 100), 7))
-        weights = {v: b - a for v, a, b in zip(versions, [0, *cuts], [*cuts, 100], strict=True)}
+        cuts = sorted(random.sample(range(1, 10_000), 19))
+        weights = {v: (b - a) / 100 for v, a, b in zip(versions, [0, *cuts], [*cuts, 10_000], strict=True)}
         try:
             current = after(current, Replace(route(weights=weights)))
         except InvalidDocument as error:
