@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
+from gateway.protocol.request import InferRequest
 from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind
 
@@ -54,6 +55,13 @@ class Call(Protocol):
     @property
     def request_id(self) -> str:
         """Identifier that goes along to remote backends as ``x-request-id``."""
+
+    def request(self) -> InferRequest:
+        """The body read as an inference request; read once, whichever attempt asks first.
+
+        Raises:
+            BadRequest: The body is no inference request.
+        """
 
 
 class Backend(Protocol):

@@ -7,6 +7,7 @@ class Kind(StrEnum):
     """How one attempt on a backend ended."""
 
     OK = "ok"
+    MALFORMED = "malformed"  # a body that nobody could read: the caller's, whatever version was drawn
     REJECTED = "rejected"  # a 4xx other than 408 and 429: the request is refused, rightly or not
     ERROR = "error"  # 5xx, 408, 429, or an exception inside the model
     TIMEOUT = "timeout"  # no complete answer within the attempt's time
@@ -28,6 +29,7 @@ class Source(StrEnum):
 
 SOURCE = {
     Kind.OK: Source.NOBODY,
+    Kind.MALFORMED: Source.CALLER,
     Kind.REJECTED: Source.CALLER,
     Kind.ERROR: Source.BACKEND,
     Kind.TIMEOUT: Source.BACKEND,
@@ -62,8 +64,8 @@ def is_fault(kind: Kind) -> bool:
 
 
 def may_fail_over(kind: Kind) -> bool:
-    """Whether stable should be asked instead: everything but a good answer and a client that left."""
-    return kind not in {Kind.OK, Kind.CANCELLED}
+    """Whether stable should be asked instead: all but a good answer, an unreadable body, a client that left."""
+    return kind not in {Kind.OK, Kind.MALFORMED, Kind.CANCELLED}
 
 
 def charge(canary: Kind, stable: Kind | None) -> Charge:

@@ -1,0 +1,265 @@
+"""Settings of one process: a YAML file, each key overridable by ``TURNOUT_<SECTION>__<KEY>``, read once."""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.errors import InvalidSettings
+from routing.errors import Problem
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>\d{1,5})$")
+Address = Annotated[str, Field(pattern=ADDRESS.pattern)]
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host without brackets, and port."""
+    match = ADDRESS.match(address)
+    assert match is not None
+    return match["host"].strip("[]"), int(match["port"])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    return host in LOOPBACK or host.startswith("127.")
+
+
+class Server(Section):
+    """The data plane's listener and its bounds.
+
+    Attributes:
+        listen: ``host:port``.
+        max_body_bytes: Largest request body.
+        max_concurrency: Requests in work at one time; more are answered 503.
+        drain_notice_ms: How long listeners stay open after a signal while readiness already says 503.
+        keep_alive_s: Idle connections are closed after this.
+    """
+
+    listen: Address = "127.0.0.1:8080"
+    max_body_bytes: int = Field(default=64 << 20, ge=1024)
+    max_concurrency: int = Field(default=4096, ge=1)
+    drain_notice_ms: float = Field(default=200, ge=0, le=60_000)
+    keep_alive_s: int = Field(default=75, ge=1)
+
+
+class Token(Section):
+    """A person's or a program's right to the admin plane; only the hash of its secret is kept."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
+    role: Literal["viewer", "operator", "admin"]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Admin(Section):
+    """The admin plane.
+
+    Attributes:
+        listen: ``host:port``, never the data plane's.
+        tokens: Who may do what.
+        insecure: Allow an address beyond loopback without TLS in front.
+    """
+
+    listen: Address = "127.0.0.1:8081"
+    tokens: tuple[Token, ...] = ()
+    insecure: bool = False
+
+
+class Store(Section):
+    """Where documents are kept.
+
+    Attributes:
+        url: ``memory:``, ``sqlite:///PATH`` or ``redis://…``; by default SQLite inside ``state_dir``.
+        check_s: How often the whole table is compared with the store, beside the watch.
+    """
+
+    url: str | None = None
+    check_s: float = Field(default=60, gt=0, le=3600)
+
+
+class Directory(Section):
+    """A folder; relative ones are relative to the settings file."""
+
+    dir: Path | None = None
+
+
+class Deadline(Section):
+    """How long a request may take: ``x-request-timeout-ms`` up to ``max_ms``, else ``default_ms``."""
+
+    default_ms: float = Field(default=30_000, gt=0)
+    max_ms: float = Field(default=300_000, gt=0)
+
+
+class Guards(Section):
+    """What holds for all guards.
+
+    Attributes:
+        unready_flip_s: A canary that was ready and is not for so long is flipped.
+    """
+
+    unready_flip_s: float = Field(default=30, gt=0)
+
+
+class Backends(Section):
+    """Remote backends.
+
+    Attributes:
+        allow_hosts: Hosts that routes may name, ``*`` for any; loopback by default.
+        max_connections: Connections to one version.
+        max_waiting: Requests that wait for one of them.
+    """
+
+    allow_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
+    max_connections: int = Field(default=64, ge=1)
+    max_waiting: int = Field(default=256, ge=0)
+
+
+class Headers(Section):
+    """Answer headers; ``opaque`` hides version and role."""
+
+    opaque: bool = False
+
+
+class Settings(BaseSettings):
+    """All settings, frozen."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="TURNOUT_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    server: Server = Server()
+    admin: Admin = Admin()
+    store: Store = Store()
+    models: Directory = Directory()
+    routes: Directory = Directory()
+    state_dir: Path = Path(".turnout")
+    deadline: Deadline = Deadline()
+    guards: Guards = Guards()
+    backends: Backends = Backends()
+    headers: Headers = Headers()
+    drain_s: float = Field(default=30, ge=0, le=3600)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file."""
+        return env_settings, init_settings
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL; embedded SQLite when none is given."""
+        return self.store.url or f"sqlite:///{self.state_dir / 'turnout.db'}"
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the store belongs to this machine alone."""
+        return not self.store_url.startswith("redis")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without duplicate keys, which the library would let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice in one mapping", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain data of a YAML file.
+
+    Raises:
+        InvalidSettings: It cannot be read, is no YAML, or repeats a key.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506  a subclass of SafeLoader
+    except OSError as error:
+        raise InvalidSettings([Problem("", "file", f"{path} cannot be read: {error.strerror}")]) from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
+        raise InvalidSettings([Problem("", "yaml", f"{path} is no valid YAML: {error}")]) from None
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read settings from a file and the environment.
+
+    Relative folders in the file are relative to it, so that a gateway may be started from anywhere; ``state_dir``
+    is relative to the working directory.
+
+    Raises:
+        InvalidSettings: With all problems.
+    """
+    plain = (read_yaml(path) or {}) if path else {}
+    if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
+        raise InvalidSettings([Problem("", "type", f"{path} is not a mapping of settings")])
+    try:
+        settings = Settings(**plain)
+    except ValidationError as error:
+        raise InvalidSettings(
+            [
+                Problem("".join(f"/{part}" for part in d["loc"]), d["type"], _sentence(d["type"], d["msg"]))
+                for d in error.errors(include_url=False)
+            ]
+        ) from None
+    base = path.parent if path else Path()
+    folders = {
+        name: Directory(dir=base / folder.dir)
+        for name in ("models", "routes")
+        if (folder := getattr(settings, name)).dir is not None and not folder.dir.is_absolute()
+    }
+    settings = settings.model_copy(update=folders)
+    if problems := list(_across(settings)):
+        raise InvalidSettings(problems)
+    return settings
+
+
+def _sentence(kind: str, message: str) -> str:
+    return "unknown key: check the spelling, unknown keys are never ignored" if kind == "extra_forbidden" else message
+
+
+def _across(settings: Settings) -> list[Problem]:
+    problems = []
+    data, admin = split_address(settings.server.listen), split_address(settings.admin.listen)
+    if data == admin and data[1] != 0:
+        problems.append(Problem("/admin/listen", "listen", "the admin plane never shares the data plane's port"))
+    if not is_loopback(admin[0]) and not settings.admin.insecure:
+        message = (
+            f"{admin[0]} is reachable from outside: put TLS in front and set admin.insecure: true, or use 127.0.0.1"
+        )
+        problems.append(Problem("/admin/listen", "insecure", message))
+    if settings.deadline.default_ms > settings.deadline.max_ms:
+        problems.append(Problem("/deadline/default_ms", "range", "the default deadline is beyond deadline.max_ms"))
+    if not settings.admin.tokens and not settings.is_embedded:
+        message = "a shared store needs tokens: give admin.tokens: [{name, role, sha256}] with the hash of a secret"
+        problems.append(Problem("/admin/tokens", "missing", message))
+    if re.match(r"^(memory:|sqlite:///.+|rediss?://.+)$", settings.store_url) is None:
+        message = "store.url is memory:, sqlite:///PATH or redis://host:port"
+        problems.append(Problem("/store/url", "url", message))
+    return problems
