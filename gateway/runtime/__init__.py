@@ -1,0 +1,1 @@
+"""What requests look things up in: snapshots of compiled routes, replaced whole."""

@@ -1,0 +1,142 @@
+"""A document to a compiled route: arms whose answers already exist, beside the plan that picks one."""
+
+from collections.abc import Callable, Mapping
+
+from gateway.backends.registry import BackendKey, Registry, Slot
+from gateway.runtime.arms import Arm, Evidence
+from routing.analysis.objective import Objective, objectives
+from routing.document import RouteDocument
+from routing.split import SplitPlan, split_plan
+from routing.table import Slo
+
+MIN_ATTEMPT_S = 0.25  # a canary that may be retried gets at least this, if half the deadline allows
+THRESHOLDS_AN_ATTEMPT = 4
+
+
+class CompiledRoute:
+    """One route, ready to serve.
+
+    Attributes:
+        arms: In the order of the document's variants, as the plan's indices say.
+        by_version: Arms of variants and shadows, for pins.
+        key_sources: ``(is_cookie, name)`` in order, names lower-case for headers.
+        attempt_cap_s: Longest time of a canary's attempt that may be retried; ``None``: half the remaining time.
+        users: Requests that still hold this route.
+    """
+
+    __slots__ = (
+        "_on_idle",
+        "arms",
+        "attempt_cap_s",
+        "by_version",
+        "document",
+        "enforce",
+        "has_latency_slo",
+        "key_sources",
+        "model",
+        "plan",
+        "retired",
+        "retries",
+        "slots",
+        "stable",
+        "users",
+    )
+
+    def __init__(
+        self,
+        document: RouteDocument,
+        plan: SplitPlan,
+        arms: list[Arm],
+        by_version: Mapping[str, Arm],
+        on_idle: Callable[["CompiledRoute"], None],
+    ) -> None:
+        route = document.route
+        self.model = route.model
+        self.document = document
+        self.plan = plan
+        self.arms = arms
+        self.by_version = by_version
+        self.stable = by_version[route.stable]
+        self.slots: list[Slot] = [arm.slot for arm in by_version.values()]
+        self.key_sources = [_key_source(source) for source in (route.sticky.by if route.sticky else ())]
+        self.retries = route.on_failure == "retry_stable" and not route.side_effects
+        self.enforce = route.enforce
+        latency = route.slo.latency if route.slo else None
+        self.has_latency_slo = latency is not None
+        self.attempt_cap_s = (
+            max(THRESHOLDS_AN_ATTEMPT * latency.largest_ms() / 1000, MIN_ATTEMPT_S) if latency else None
+        )
+        self.users = 0
+        self.retired = False
+        self._on_idle = on_idle
+
+    def retire(self) -> None:
+        """Another compiled route serves now; backends are given back when the last request has left."""
+        self.retired = True
+        if self.users == 0:
+            self._on_idle(self)
+
+    def leave(self) -> None:
+        """A request that held this route has ended."""
+        self.users -= 1
+        if self.retired and self.users == 0:
+            self._on_idle(self)
+
+
+def compile_route(
+    document: RouteDocument, previous: CompiledRoute | None, registry: Registry, *, opaque: bool
+) -> CompiledRoute:
+    """Compile a document, carrying over the evidence of every version whose epoch goes on."""
+    route = document.route
+    promises = slo_objectives(route.slo)
+    weights = route.weights()
+    by_version: dict[str, Arm] = {}
+    for version in route.versions():
+        slot = registry.acquire(BackendKey(route.model, version, route.backend(version)))
+        role = "stable" if version == route.stable else "canary" if version in weights else "pinned"
+        by_version[version] = Arm(
+            route.model,
+            version,
+            role,
+            slot,
+            _evidence(document, version, previous, promises),
+            weight_ppm=weights.get(version, 0),
+            revision=document.revision,
+            opaque=opaque,
+        )
+    arms = [by_version[version] for version in weights]
+    plan = split_plan(document, {version: index for index, version in enumerate(weights)})
+
+    def give_back(compiled: CompiledRoute) -> None:
+        for slot in compiled.slots:
+            registry.release(slot)
+
+    return CompiledRoute(document, plan, arms, by_version, give_back)
+
+
+def _evidence(
+    document: RouteDocument, version: str, previous: CompiledRoute | None, promises: tuple[Objective, ...]
+) -> Evidence:
+    epoch = document.epoch.get(version, 0)
+    before = previous.by_version.get(version) if previous else None
+    if before is not None and before.evidence.epoch == epoch:
+        return before.evidence
+    return Evidence(epoch, promises)
+
+
+def slo_objectives(slo: Slo | None) -> tuple[Objective, ...]:
+    """The promises that a route's SLO makes."""
+    if slo is None:
+        return ()
+    return objectives(
+        slo.errors.max_rate if slo.errors else None,
+        slo.latency.p50_ms if slo.latency else None,
+        slo.latency.p95_ms if slo.latency else None,
+        slo.latency.p99_ms if slo.latency else None,
+    )
+
+
+def _key_source(source: str) -> tuple[bool, bytes]:
+    kind, _, name = source.partition(":")
+    is_cookie = kind == "cookie"
+    return is_cookie, name.encode() if is_cookie else name.lower().encode()
