@@ -1,0 +1,177 @@
+"""The guard of the data path: one detector for each canary version and epoch, stepped on every outcome."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from routing.analysis.ecusum import C_DEFAULT, fuse_length
+from routing.analysis.objective import FUSE, Objective, Trip
+from routing.analysis.ordered import OrderedCusum, State
+
+FUSE_P0_DEFAULT = 0.01  # where there is no SLO for errors
+CHARGES_PER_KEY = 2
+KEYS_MAX = 4_096  # keys with charges that are remembered, those charged longest ago are forgotten first
+
+
+class KeyCap:
+    """Lets each sticky key be charged twice, so that one poisoned caller cannot flip a route.
+
+    It remembers the ``KEYS_MAX`` keys that were charged last. A key that goes on failing is never forgotten; any other
+    is let in again only after so many other keys have failed, so the bound costs little and never blinds the guard.
+    """
+
+    def __init__(self) -> None:
+        self._charges: OrderedDict[int, int] = OrderedDict()
+
+    def is_spent(self, key_hash: int | None) -> bool:
+        """Count one charge and say whether it is over the cap; ``None`` (a keyless draw) never is."""
+        if key_hash is None:
+            return False
+        charges = self._charges.pop(key_hash, 0)
+        self._charges[key_hash] = min(charges + 1, CHARGES_PER_KEY)
+        if len(self._charges) > KEYS_MAX:
+            self._charges.popitem(last=False)
+        return charges >= CHARGES_PER_KEY
+
+
+class _Watch:
+    """One objective (or the fuse alone) with its evidence and its cap."""
+
+    def __init__(self, objective: Objective | None, fuse: int | None) -> None:
+        self.objective = objective
+        self.evidence = OrderedCusum(objective.test if objective else None, fuse)
+        self._cap = KeyCap()
+
+    def hit(self, ticket: int, key_hash: int | None) -> State | None:
+        return self.evidence.hit(ticket, self._cap.is_spent(key_hash))
+
+    def odds(self, state: State) -> float:
+        return sum(state.odds) / len(state.odds) if state.odds else 1.0
+
+
+class Detector:
+    """The guard of one canary version in one epoch, in one worker. Mutable; not shared between threads.
+
+    Every attempt takes a ticket when it is dispatched and carries it with a mask, 0 at first, of the latency
+    thresholds it has already exceeded. Evidence is kept in the order of the tickets (``OrderedCusum`` says why), so
+    answers may come in any order and no failure ever waits: a dead canary trips on its fourth failure.
+    All calls take constant time; that of a good answer costs one comparison.
+
+    After its one trip a detector returns ``None`` for good.
+
+    Args:
+        slo: Objectives with different names.
+        fuse_p0: Share of failures for which the fuse is cut; by default that of the errors objective, else 1 %.
+    """
+
+    def __init__(self, slo: Sequence[Objective], fuse_p0: float | None = None) -> None:
+        errors = next((objective for objective in slo if objective.threshold_s is None), None)
+        self._fuse_p0 = fuse_p0 or (errors.p0 if errors else FUSE_P0_DEFAULT)
+        self._fuse = fuse_length(self._fuse_p0)
+        self._errors = _Watch(errors, self._fuse)
+        self._slow = [
+            (1 << bit, objective.threshold_s, _Watch(objective, None))
+            for bit, objective in enumerate(o for o in slo if o.threshold_s is not None)
+            if objective.threshold_s is not None
+        ]
+        self._lowest_s = min((threshold_s for _, threshold_s, _ in self._slow), default=float("inf"))
+        self._next_ticket = 0
+        self.tripped = False
+
+    def dispatched(self) -> int:
+        """Ticket of an attempt that is being sent now."""
+        ticket = self._next_ticket
+        self._next_ticket = ticket + 1
+        return ticket
+
+    def sweep(self, ticket: int, age_s: float, mask: int, key_hash: int | None) -> tuple[int, Trip | None]:
+        """Count an attempt in flight as slow as soon as its age passes a threshold.
+
+        Args:
+            ticket: The attempt.
+            age_s: Time since its dispatch, less measured loop lag.
+            mask: Thresholds it has exceeded so far.
+            key_hash: Hash of its sticky key; ``None`` for a keyless draw.
+
+        Returns:
+            The mask to carry on, and the trip.
+        """
+        if age_s <= self._lowest_s:
+            return mask, None
+        trip = None
+        for bit, threshold_s, watch in self._slow:
+            if age_s > threshold_s and not mask & bit:
+                mask |= bit
+                state = watch.hit(ticket, key_hash)
+                trip = trip or self._trip(watch, state)
+        return mask, trip
+
+    def answered(self, ticket: int, latency_s: float | None, mask: int, key_hash: int | None) -> Trip | None:
+        """A good answer. ``latency_s`` is ``None`` when the loop lagged too much for it to be evidence."""
+        if latency_s is None:
+            self._no_latency(ticket, mask)
+            return None
+        if latency_s <= self._lowest_s:
+            return None
+        return self.sweep(ticket, latency_s, mask, key_hash)[1]
+
+    def set_aside(self, ticket: int, mask: int) -> None:
+        """The attempt ended without being evidence, so far.
+
+        For a fault while stable is asked for proof (``charged`` may follow), a fault that stable shares, a request that
+        was the caller's fault, a client that left first. Thresholds it has exceeded stay counted.
+        """
+        self._errors.evidence.aside(ticket)
+        self._no_latency(ticket, mask)
+
+    def charged(self, ticket: int, mask: int, key_hash: int | None) -> Trip | None:
+        """A charged failure. At most ``CHARGES_PER_KEY`` of one key reach the e-CUSUM; all of them reach the fuse."""
+        self._no_latency(ticket, mask)
+        return self._trip(self._errors, self._errors.hit(ticket, key_hash))
+
+    def evidence(self) -> dict[str, object]:
+        """What is known now, as plain data for the document."""
+        run = self._errors.evidence.now(self._next_ticket).run
+        watches = [self._errors, *(watch for _, _, watch in self._slow)]
+        return {
+            "tripped": self.tripped,
+            FUSE: {"p0": self._fuse_p0, "run": run, "length": self._fuse, "charged": self._errors.evidence.hits},
+            "objectives": {w.objective.name: self._plain(w, w.objective) for w in watches if w.objective},
+        }
+
+    def _plain(self, watch: _Watch, objective: Objective) -> dict[str, object]:
+        kept = watch.evidence
+        return {
+            "p0": objective.p0,
+            "threshold_s": objective.threshold_s,
+            "c": objective.c,
+            "odds": watch.odds(kept.now(self._next_ticket)),
+            "attempts": self._attempts(watch),
+            "charged": kept.hits,
+            "capped": kept.capped,
+            "late": kept.late,
+        }
+
+    def _attempts(self, watch: _Watch) -> int:
+        return self._next_ticket - watch.evidence.set_aside
+
+    def _no_latency(self, ticket: int, mask: int) -> None:
+        for bit, _, watch in self._slow:
+            if not mask & bit:
+                watch.evidence.aside(ticket)
+
+    def _trip(self, watch: _Watch, state: State | None) -> Trip | None:
+        if state is None or self.tripped:
+            return None
+        self.tripped = True
+        objective, odds = watch.objective, watch.odds(state)
+        by_odds = objective is not None and odds >= objective.c
+        return Trip(
+            objective=objective.name if objective and by_odds else FUSE,
+            p0=objective.p0 if objective and by_odds else self._fuse_p0,
+            c=objective.c if objective else C_DEFAULT,
+            odds=odds,
+            attempts=self._attempts(watch),
+            charged=watch.evidence.hits,
+            run=0 if by_odds else state.run,
+            threshold_s=objective.threshold_s if objective else None,
+        )

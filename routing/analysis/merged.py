@@ -1,0 +1,67 @@
+"""The guard on merged counters: siblings on one machine, replicas, and stable's own."""
+
+from collections.abc import Mapping, Sequence
+
+from routing.analysis.objective import Objective, Trip
+
+SHARED_EVIDENCE = 1_000.0
+
+
+def is_shared(stable_evidence: float) -> bool:
+    """Whether stable breaks the objective too when a canary trips on it: keep the weights, raise an alarm."""
+    return stable_evidence >= SHARED_EVIDENCE
+
+
+class MergedDetector:
+    """The same test on merged counters: siblings, replicas, and stable's own. Mutable; stepped once per flush.
+
+    Count attempts when they are dispatched and hits when they are known: hits that are known before the answers
+    beside them then meet the attempts they were sent with.
+    """
+
+    def __init__(self, slo: Sequence[Objective]) -> None:
+        self._tests = {objective.name: (objective, objective.test) for objective in slo}
+        self._odds = {name: test.start for name, (_, test) in self._tests.items()}
+        self._attempts = dict.fromkeys(self._tests, 0)
+        self._charged = dict.fromkeys(self._tests, 0)
+        self.tripped = False
+
+    def flush(self, deltas: Mapping[str, tuple[int, int]]) -> Trip | None:
+        """Add what came since the last flush.
+
+        Args:
+            deltas: Attempts and hits by the name of an objective. There may be more hits than attempts (they were
+                dispatched before the last flush). Unknown names are passed over.
+        """
+        trip = None
+        for name, (attempts, hits) in deltas.items():
+            if name not in self._tests:
+                continue
+            objective, test = self._tests[name]
+            self._odds[name] = test.step_batch(self._odds[name], max(attempts, hits), hits)
+            self._attempts[name] += attempts
+            self._charged[name] += hits
+            if self.evidence(name) >= objective.c:
+                trip = trip or self._trip(objective)
+        return trip
+
+    def evidence(self, name: str) -> float:
+        """Odds against the objective, 1 where it is not known."""
+        if name not in self._tests:
+            return 1.0
+        return self._tests[name][1].evidence(self._odds[name])
+
+    def _trip(self, objective: Objective) -> Trip | None:
+        if self.tripped:
+            return None
+        self.tripped = True
+        name = objective.name
+        return Trip(
+            name,
+            objective.p0,
+            objective.c,
+            self.evidence(name),
+            self._attempts[name],
+            self._charged[name],
+            threshold_s=objective.threshold_s,
+        )
