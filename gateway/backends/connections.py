@@ -1,0 +1,274 @@
+"""The connections of one remote backend: bounded, reused last in first out, with a bounded queue behind them."""
+
+import asyncio
+import errno
+from collections import deque
+from collections.abc import Callable
+
+from gateway.backends.base import Reply
+from gateway.backends.connection import Answer, Connect, Connection
+from routing.analysis.outcome import Kind
+
+# A connection that fails with one of these says nothing about the backend: we ran out of something ourselves.
+OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+
+
+class Exchange:
+    """One request on its way: waits, rides a connection, and ends once.
+
+    Attributes:
+        is_over: Whether it was replied to or given up.
+        retried: Whether a stale connection has already cost it one try.
+    """
+
+    __slots__ = ("_connections", "body", "carrier", "deadline_s", "head", "is_over", "on_reply", "retried")
+
+    def __init__(
+        self,
+        connections: "Connections",
+        head: bytes,
+        body: bytes,
+        deadline_s: float,
+        on_reply: Callable[[Reply], None],
+    ) -> None:
+        self._connections = connections
+        self.head = head
+        self.body = body
+        self.deadline_s = deadline_s
+        self.on_reply = on_reply
+        self.carrier: Connection | None = None
+        self.is_over = False
+        self.retried = False
+
+    def end(self, reply: Reply) -> None:
+        """Hand the reply over, unless somebody was quicker."""
+        if not self.is_over:
+            self.is_over = True
+            self.carrier = None
+            self.on_reply(reply)
+
+    def cancel(self) -> None:
+        """Give the exchange up; its connection goes with it, for the answer may still be coming."""
+        if not self.is_over:
+            self.is_over = True
+            self._connections.give_up(self)
+
+
+class Connections:
+    """Connections to one address.
+
+    Args:
+        connect: Opens a connection, given the protocol factory; raises ``OSError`` or ``UnicodeError``.
+        on_refused: Hears why no connection could be made, before the exchange that asked for it ends.
+        reply_of: Makes the reply out of an answer.
+        failure_of: Makes the reply out of a kind and a sentence that starts with a verb.
+        max_connections: Bound on connections, those being opened included.
+        max_waiting: Bound on exchanges that wait for a connection when all are taken.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        on_refused: Callable[[str], None],
+        reply_of: Callable[[Answer], Reply],
+        failure_of: Callable[[Kind, str], Reply],
+        *,
+        max_connections: int,
+        max_waiting: int,
+        max_answer_bytes: int,
+        connect_timeout_s: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._connect = connect
+        self._on_refused = on_refused
+        self._reply_of = reply_of
+        self._failure_of = failure_of
+        self._max_connections = max_connections
+        self._max_waiting = max_waiting
+        self._max_answer_bytes = max_answer_bytes
+        self._connect_timeout_s = connect_timeout_s
+        self._loop = loop
+        self._idle: list[Connection] = []
+        self._members: dict[Connection, Exchange | None] = {}  # each holds one place; the exchange it carries
+        self._dials: dict[asyncio.Task[None], Exchange] = {}  # each holds one place
+        self._sockets: set[Connection] = set()  # closed ones stay until their socket is gone
+        self._waiting: deque[Exchange] = deque()
+        self._closed = False
+
+    @property
+    def open_count(self) -> int:
+        """Places taken: connections, and those being opened."""
+        return len(self._members) + len(self._dials)
+
+    @property
+    def idle_count(self) -> int:
+        """Connections that wait for a request."""
+        return len(self._idle)
+
+    @property
+    def waiting_count(self) -> int:
+        """Exchanges that wait for a connection."""
+        return len(self._waiting)
+
+    def submit(self, exchange: Exchange) -> None:
+        """Send it now, open a connection for it, queue it, or refuse it; in this order."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.is_usable:
+                self._carry(connection, exchange)
+                return
+            self._members.pop(connection, None)
+        if self.open_count < self._max_connections:
+            self._dial(exchange)
+            return
+        self._drop_expired()
+        if len(self._waiting) >= self._max_waiting:
+            exchange.end(self._failure_of(Kind.OVERLOADED, f"has {len(self._waiting)} requests waiting already"))
+        else:
+            self._waiting.append(exchange)
+
+    def give_up(self, exchange: Exchange) -> None:
+        """Forget a cancelled exchange and whatever it holds."""
+        connection = exchange.carrier
+        if connection is not None:
+            exchange.carrier = None
+            connection.abort()
+            self._forget(connection)
+        elif exchange in self._waiting:
+            self._waiting.remove(exchange)
+        # One that waits for its dial leaves the new connection to somebody else.
+
+    async def close(self) -> None:
+        """Close every connection and wait until it is gone; exchanges end as ``UNREACHABLE``."""
+        self._closed = True
+        over = [*self._waiting, *self._dials.values(), *(x for x in self._members.values() if x is not None)]
+        dials = list(self._dials)
+        for dial in dials:
+            dial.cancel()
+        self._waiting.clear()
+        self._dials.clear()
+        self._members.clear()
+        self._idle.clear()
+        for exchange in over:
+            exchange.end(self._failure_of(Kind.UNREACHABLE, "was closed"))
+        await asyncio.gather(*dials, return_exceptions=True)
+        while self._sockets:
+            for connection in list(self._sockets):
+                connection.abort()
+            await asyncio.sleep(0)
+
+    # What a connection says.
+
+    def made(self, connection: Connection) -> None:
+        """There is a socket to close in the end."""
+        self._sockets.add(connection)
+
+    def answered(self, connection: Connection, answer: Answer, reusable: bool) -> None:
+        """The next exchange leaves before this one's reply is looked at."""
+        exchange = self._members.get(connection)
+        if exchange is None:
+            return
+        exchange.carrier = None
+        if reusable:
+            self._rest(connection)
+        else:
+            self._forget(connection)
+        exchange.end(self._reply_of(answer))
+
+    def broke(self, connection: Connection, sentence: str) -> None:
+        """A reused connection may have been closed before our request came: that is no failure yet."""
+        exchange = self._members.pop(connection, None)
+        if exchange is None:
+            return
+        exchange.carrier = None
+        if connection.answers > 0 and not connection.began and not exchange.retried and not self._closed:
+            exchange.retried = True
+            self._dial(exchange)
+            return
+        self._serve_waiting()
+        exchange.end(self._failure_of(Kind.BROKEN, sentence))
+
+    def lost(self, connection: Connection) -> None:
+        """An idle connection went away."""
+        if connection in self._members:
+            self._forget(connection)
+
+    def ended(self, connection: Connection) -> None:
+        """The socket is gone."""
+        self._sockets.discard(connection)
+
+    # Places and the queue.
+
+    def _carry(self, connection: Connection, exchange: Exchange) -> None:
+        self._members[connection] = exchange
+        exchange.carrier = connection
+        connection.send(exchange.head, exchange.body)
+
+    def _rest(self, connection: Connection) -> None:
+        self._drop_expired()
+        if self._waiting:
+            self._carry(connection, self._waiting.popleft())
+        else:
+            self._members[connection] = None
+            self._idle.append(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        self._members.pop(connection, None)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        self._drop_expired()
+        if self._waiting and self.open_count < self._max_connections:
+            self._dial(self._waiting.popleft())
+
+    def _drop_expired(self) -> None:
+        now_s = self._loop.time()
+        while self._waiting and self._waiting[0].deadline_s <= now_s:
+            self._waiting.popleft().end(self._failure_of(Kind.TIMEOUT, "had no connection free before the deadline"))
+
+    # Opening.
+
+    def _dial(self, exchange: Exchange) -> None:
+        task = self._loop.create_task(self._open_for(exchange))
+        self._dials[task] = exchange
+
+    async def _open_for(self, exchange: Exchange) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                connection = await self._connect(self._make)
+        except (OSError, UnicodeError) as problem:  # TimeoutError is an OSError
+            if self._dials.pop(task, None) is not None:
+                self._refused(exchange, problem)
+            return
+        if self._dials.pop(task, None) is None:
+            connection.abort()
+        elif not connection.is_usable:  # it came and went
+            self._serve_waiting()
+            exchange.end(self._failure_of(Kind.BROKEN, "closed a new connection at once"))
+        elif exchange.is_over:
+            self._rest(connection)
+        else:
+            self._carry(connection, exchange)
+
+    def _make(self) -> Connection:
+        return Connection(self, self._max_answer_bytes)
+
+    def _refused(self, exchange: Exchange, problem: Exception) -> None:
+        if isinstance(problem, OSError) and problem.errno in OWN_LIMITS:
+            self._serve_waiting()
+            exchange.end(self._failure_of(Kind.OVERLOADED, f"could not be asked: {problem}"))
+            return
+        if isinstance(problem, TimeoutError) and problem.errno is None:
+            sentence = f"refused connections: none was accepted within {self._connect_timeout_s:g} s"
+        else:
+            sentence = f"refused connections: {problem}"
+        refused = [exchange, *self._waiting]
+        self._waiting.clear()
+        self._on_refused(sentence)
+        for each in refused:
+            each.end(self._failure_of(Kind.UNREACHABLE, sentence))

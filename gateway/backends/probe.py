@@ -1,0 +1,95 @@
+"""Asking a remote server whether it can serve a version, and what the version's tensors are."""
+
+import asyncio
+
+import orjson
+
+from gateway.backends.connection import Answer, Connect, Connection
+from gateway.protocol.metadata import parse_signature
+from gateway.protocol.shapes import Signature
+
+PROBE_TIMEOUT_S = 5.0  # for one question, connecting included
+MAX_PROBE_BYTES = 4 * 1024 * 1024
+
+
+class NotReady(Exception):
+    """The version cannot be served; the message is a sentence that starts with a verb."""
+
+
+class _Question:
+    """Owner of a connection that asks one thing."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answer: asyncio.Future[Answer] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
+
+    def made(self, connection: Connection) -> None:
+        pass
+
+    def answered(self, _connection: Connection, answer: Answer, _reusable: bool) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+    def broke(self, _connection: Connection, sentence: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(NotReady(sentence))
+
+    def lost(self, connection: Connection) -> None:
+        self.broke(connection, "closed a new connection at once")
+
+    def ended(self, _connection: Connection) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+
+async def ask(connect: Connect, head: bytes) -> Answer:
+    """Send one request without a body over a connection of its own.
+
+    Raises:
+        NotReady: No complete answer came within ``PROBE_TIMEOUT_S``.
+    """
+    question = _Question(asyncio.get_running_loop())
+    connection = None
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            connection = await connect(lambda: Connection(question, MAX_PROBE_BYTES))
+            if connection.is_usable:
+                connection.send(head, b"")
+            return await question.answer
+    except TimeoutError:
+        raise NotReady(f"did not answer a probe within {PROBE_TIMEOUT_S:g} s") from None
+    except (OSError, UnicodeError) as problem:
+        raise NotReady(f"refused connections: {problem}") from None
+    finally:
+        if connection is not None:
+            connection.abort()
+            await question.gone
+        if question.answer.done() and not question.answer.cancelled():
+            question.answer.exception()  # seen, if nobody waited for it
+
+
+async def inspect(connect: Connect, ready_head: bytes, metadata_head: bytes) -> Signature:
+    """Ask for readiness, then for metadata.
+
+    Raises:
+        NotReady: Says which of the two failed, and how.
+    """
+    ready = await ask(connect, ready_head)
+    if ready.status != 200 or _says_not_ready(ready.body):
+        raise NotReady(f"is not ready: its ready endpoint answers {ready.status}")
+    metadata = await ask(connect, metadata_head)
+    if metadata.status != 200:
+        raise NotReady(f"does not know the version: its metadata endpoint answers {metadata.status}")
+    try:
+        return parse_signature(metadata.body)
+    except ValueError as problem:
+        raise NotReady(f"has no usable metadata: {problem}") from None
+
+
+def _says_not_ready(body: bytes) -> bool:
+    """Some servers answer 200 with ``{"ready": false}``; most send nothing."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(document, dict) and document.get("ready") is False

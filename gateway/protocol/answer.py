@@ -1,0 +1,163 @@
+"""Answers of remote servers: given the public names, and held against what the version promises.
+
+Tensors are never decoded and encoded again on the way through: a NaN literal or an integer beyond 2**53 that a server
+wrote is what the client reads.
+"""
+
+import re
+from collections.abc import Iterator
+
+import orjson
+
+from gateway.protocol.contract import check_answer
+
+__all__ = ["check_answer", "splice_identity"]
+
+_WS = rb"[ \t\n\r]*+"
+_SIMPLE = rb'"[^"\\]*+"'  # a string without escapes
+# The usual order of servers: names first, perhaps behind an id.
+_USUAL = re.compile(
+    _WS + rb"\{" + _WS
+    + rb'(?:"id"' + _WS + rb":" + _WS + _SIMPLE + _WS + rb"," + _WS + rb")?+"
+    + rb'"model_name"' + _WS + rb":" + _WS + rb"(" + _SIMPLE + rb")" + _WS + rb"," + _WS
+    + rb'"model_version"' + _WS + rb":" + _WS + rb"(" + _SIMPLE + rb"|null|[0-9]++)" + _WS + rb"[,}]"
+)  # fmt: skip
+# Everything that can change the depth. A string without an end swallows the rest, so each byte is looked at once.
+_TOKEN = re.compile(rb'(?P<text>"(?:[^"\\]++|\\.)*+(?P<end>"?))(?P<colon>' + _WS + rb":" + _WS + rb")?+|[{}\[\]]", re.S)
+_SCALAR = re.compile(rb"[^ \t\n\r,\]}]++")
+_OPENING = re.compile(_WS + rb"\{" + _WS)
+
+Span = tuple[int, int]
+
+
+def splice_identity(body: bytes, header_length: int | None, model: str, version: str) -> tuple[bytes, int | None]:
+    """Make an answer say who the client thinks it asked.
+
+    Args:
+        body: A whole answer.
+        header_length: Length of its JSON part when binary tensors follow, else ``None``.
+        model: Value for the top-level ``model_name``.
+        version: Value for the top-level ``model_version``.
+
+    Returns:
+        Body and header length. Only the two values differ from what came in, or the two keys are there in addition; the
+        very same object comes back when nothing had to change, or when the JSON part is not an object that closes.
+    """
+    head = body if header_length is None else body[:header_length]
+    wanted = {"model_name": orjson.dumps(model), "model_version": orjson.dumps(version)}
+    usual = _USUAL.match(head)
+    if usual is not None and head.find(b"\\", usual.end()) < 0 and head.find(b'"model_', usual.end()) < 0:
+        found = {"model_name": [usual.span(1)], "model_version": [usual.span(2)]}
+    else:
+        try:
+            found = _find_names(head)
+        except _NotAnObject:
+            return body, header_length
+    pieces = _pieces(head, found, wanted)
+    if len(pieces) == 1:
+        return body, header_length
+    new_head = b"".join(pieces)
+    if header_length is None:
+        return new_head, None
+    return b"".join((new_head, memoryview(body)[header_length:])), len(new_head)
+
+
+class _NotAnObject(Exception):
+    """The text is no JSON object, as far as brackets and strings can tell."""
+
+
+def _pieces(head: bytes, found: dict[str, list[Span]], wanted: dict[str, bytes]) -> list[bytes | memoryview]:
+    """The head cut up around what is replaced; one piece when nothing is."""
+    edits = [
+        (start, end, wanted[key])
+        for key, spans in found.items()
+        for start, end in spans
+        if not _same(head[start:end], wanted[key])
+    ]
+    missing = [key for key in wanted if not found.get(key)]
+    if missing:
+        opening = _OPENING.match(head)
+        assert opening is not None
+        text = b",".join(b'"%b":%b' % (key.encode(), wanted[key]) for key in missing)
+        at = head.index(b"{") + 1
+        is_empty = head[opening.end() : opening.end() + 1] == b"}"
+        edits.append((at, at, text if is_empty else text + b","))
+    view = memoryview(head)
+    pieces: list[bytes | memoryview] = []
+    at = 0
+    for start, end, text in sorted(edits):
+        pieces += [view[at:start], text]
+        at = end
+    return [*pieces, view[at:]]
+
+
+def _same(text: bytes, wanted: bytes) -> bool:
+    if text == wanted:
+        return True
+    if b"\\" not in text or not text.startswith(b'"'):
+        return False
+    return bool(_decoded(text) == orjson.loads(wanted))
+
+
+def _decoded(text: bytes) -> str | None:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _find_names(head: bytes) -> dict[str, list[Span]]:
+    """Where the values of the two names are, at the top level; more than once when a key is repeated."""
+    if _OPENING.match(head) is None:
+        raise _NotAnObject
+    found: dict[str, list[Span]] = {"model_name": [], "model_version": []}
+    for key, span in _top_level(head):
+        if key in found:
+            found[key].append(span)
+    return found
+
+
+def _top_level(head: bytes) -> Iterator[tuple[str, Span]]:
+    """Keys of the outermost object that may be the names, with the span of their values."""
+    depth = 0
+    pending: tuple[str, int] | None = None  # a name whose value is an array or an object
+    for token in _TOKEN.finditer(head):
+        first = head[token.start()]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+            if depth == 1 and pending is not None:
+                yield pending[0], (pending[1], token.end())
+                pending = None
+            if depth == 0:
+                return
+        elif not token["end"]:
+            break
+        elif depth == 1 and token["colon"] is not None:
+            key = _name(token["text"])
+            if key is None:
+                continue
+            start = token.end()
+            if head[start : start + 1] in {b"{", b"["}:
+                pending = (key, start)
+            else:
+                yield key, (start, _end_of_scalar(head, start))
+    raise _NotAnObject
+
+
+def _name(text: bytes) -> str | None:
+    if b"\\" in text:
+        return _decoded(text)
+    return text[1:-1].decode("ascii") if text in {b'"model_name"', b'"model_version"'} else None
+
+
+def _end_of_scalar(head: bytes, start: int) -> int:
+    token = _TOKEN.match(head, start) if head[start : start + 1] == b'"' else None
+    if token is not None:
+        return token.end("text")
+    scalar = _SCALAR.match(head, start)
+    if scalar is None:
+        raise _NotAnObject
+    return scalar.end()
