@@ -27,18 +27,27 @@ class Reply:
         body: Body for the client, complete; for errors a JSON ``{"error": ...}``.
         header_length: Length of the JSON part when binary tensors follow it, else ``None``.
         detail: Sentence for logs and evidence when ``kind`` is not ``OK``.
+        is_checked: The backend itself has held the answer against the version's promises.
     """
 
-    __slots__ = ("body", "detail", "header_length", "kind", "status")
+    __slots__ = ("body", "detail", "header_length", "is_checked", "kind", "status")
 
     def __init__(
-        self, kind: Kind, status: int, body: bytes, header_length: int | None = None, detail: str = ""
+        self,
+        kind: Kind,
+        status: int,
+        body: bytes,
+        header_length: int | None = None,
+        detail: str = "",
+        *,
+        is_checked: bool = False,
     ) -> None:
         self.kind = kind
         self.status = status
         self.body = body
         self.header_length = header_length
         self.detail = detail
+        self.is_checked = is_checked
 
 
 class Call(Protocol):

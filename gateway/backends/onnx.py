@@ -185,7 +185,7 @@ class OnnxBackend:
             body = write_answer(self._head, request.id, outputs, allow_nan=request.allow_nan)
         except NotFinite as error:
             return Reply(Kind.CONTRACT, 500, error_body(str(error)), detail=str(error))
-        return Reply(Kind.OK, 200, body)
+        return Reply(Kind.OK, 200, body, is_checked=True)
 
 
 class _Job:

@@ -69,11 +69,14 @@ class Evidence:
         merged: Stable's own detector, stepped once per flush.
         trip: Why the guard tripped, once it has.
         lowered: The arm gets no draws: a guard tripped and acts.
+        alarm: Why a trip was not acted on, when the fault is shared or stable is gone; else empty.
+        would_have_flipped: What a guard that does not act would have done; else empty.
     """
 
     __slots__ = (
         "_hits",
         "_seen",
+        "alarm",
         "counters",
         "detector",
         "epoch",
@@ -82,6 +85,7 @@ class Evidence:
         "merged",
         "objectives",
         "trip",
+        "would_have_flipped",
     )
 
     def __init__(self, epoch: int, objectives: Sequence[Objective]) -> None:
@@ -94,6 +98,8 @@ class Evidence:
         self.merged = MergedDetector([*with_errors, *(o for o in self.objectives if o.threshold_s is not None)])
         self.trip: Trip | None = None
         self.lowered = False
+        self.alarm = ""
+        self.would_have_flipped = ""
         self._seen = 0
         self._hits: dict[str, int] = {}
 

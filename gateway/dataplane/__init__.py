@@ -1,0 +1,1 @@
+"""The request path: admission, choice of an arm, attempts, failover, evidence."""

@@ -1,0 +1,142 @@
+"""One request on its way: what it was, which arm it is on, and who waits for the answer."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+
+from gateway.backends.base import Reply
+from gateway.protocol.request import ALLOW_NAN, InferRequest, read_request
+from gateway.runtime.arms import Arm, Header
+from gateway.runtime.compile import CompiledRoute
+
+
+class Answer:
+    """What goes out to the client."""
+
+    __slots__ = ("body", "header_length", "headers", "status")
+
+    def __init__(
+        self, status: int, body: bytes, headers: Sequence[Header] = (), header_length: int | None = None
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+        self.header_length = header_length
+
+
+def unheard() -> None:
+    """What there is to cancel while no attempt is in flight."""
+
+
+class Exchange:
+    """State of one request; also the call that backends read.
+
+    Attributes:
+        deliver: Receives the answer, exactly once unless the exchange is abandoned.
+        on_old: Called once when the request has been in work for a while, to start watching for a client that left.
+        deadline_s: On the loop's clock; the end of all attempts.
+        attempt_deadline_s: The end of the attempt in flight.
+        arm: The arm of the attempt in flight.
+        drawn: The canary arm whose guard learns from this request, while it may.
+        stable_evidence: The attempt in flight is a draw of stable's.
+        refusal: The canary's reply while stable is asked instead.
+    """
+
+    __slots__ = (
+        "_request",
+        "arm",
+        "attempt_deadline_s",
+        "attempts",
+        "body",
+        "cancel",
+        "deadline_s",
+        "deliver",
+        "dispatched_s",
+        "drawn",
+        "header_length",
+        "is_done",
+        "is_pinned",
+        "key_hash",
+        "mask",
+        "may_fail_over",
+        "model",
+        "on_old",
+        "refusal",
+        "request_id",
+        "route",
+        "stable_evidence",
+        "started_s",
+        "ticket",
+    )
+
+    def __init__(
+        self,
+        model: str,
+        body: bytes,
+        *,
+        header_length: int | None,
+        request_id: str,
+        started_s: float,
+        deadline_s: float,
+        deliver: Callable[[Answer], None],
+        on_old: Callable[[], None] | None,
+    ) -> None:
+        self.model = model
+        self.body = body
+        self.header_length = header_length
+        self.request_id = request_id
+        self.started_s = started_s
+        self.deadline_s = deadline_s
+        self.deliver = deliver
+        self.on_old = on_old
+        self.route: CompiledRoute | None = None
+        self.arm: Arm | None = None
+        self.drawn: Arm | None = None
+        self.stable_evidence = False
+        self.may_fail_over = False
+        self.is_pinned = False
+        self.key_hash: int | None = None
+        self.ticket = 0
+        self.mask = 0
+        self.attempts = 0
+        self.dispatched_s = 0.0
+        self.attempt_deadline_s = deadline_s
+        self.cancel: Callable[[], None] = unheard
+        self.refusal: Reply | None = None
+        self.is_done = False
+        self._request: InferRequest | None = None
+
+    def request(self) -> InferRequest:
+        """The body, read once.
+
+        Raises:
+            BadRequest: It is no inference request.
+        """
+        if self._request is None:
+            self._request = read_request(self.body)
+        return self._request
+
+    def _head(self) -> dict[str, Any]:
+        """The JSON part as plain data; empty when it cannot be read."""
+        head = self.body if self.header_length is None else self.body[: self.header_length]
+        try:
+            plain = orjson.loads(head)
+        except orjson.JSONDecodeError:
+            return {}
+        return plain if isinstance(plain, dict) else {}
+
+    def is_sequence(self) -> bool:
+        """Whether the request belongs to a sequence. Looks into the body only where the word occurs."""
+        if b'"sequence_id"' not in self.body:
+            return False
+        parameters = self._head().get("parameters")
+        return isinstance(parameters, dict) and parameters.get("sequence_id", 0) not in {0, ""}
+
+    def wanted(self) -> tuple[list[str] | None, bool]:
+        """Outputs that the client named (``None``: all), and whether NaN may go out in JSON."""
+        plain = self._head()
+        outputs, parameters = plain.get("outputs"), plain.get("parameters")
+        names = [item.get("name") for item in outputs if isinstance(item, dict)] if isinstance(outputs, list) else []
+        requested = [name for name in names if isinstance(name, str)]
+        return requested or None, isinstance(parameters, dict) and parameters.get(ALLOW_NAN) is True

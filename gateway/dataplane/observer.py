@@ -1,0 +1,187 @@
+"""Evidence from the request path to the guards, and what happens when one trips."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.dataplane.exchange import Exchange
+from gateway.runtime.arms import Arm
+from gateway.runtime.compile import CompiledRoute
+from routing.analysis.merged import is_shared
+from routing.analysis.objective import ERRORS, FUSE, Trip
+from routing.analysis.outcome import Charge, Kind, charge, is_fault
+
+log = logging.getLogger("turnout.guard")
+
+LAG_SHARE = 0.25  # of a threshold: an answer read under more loop lag is no latency evidence
+UNREADY = "unready"
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A guard lowered a version in this worker.
+
+    Attributes:
+        reason: Sentence for people.
+        evidence: Plain data for the document.
+    """
+
+    model: str
+    version: str
+    epoch: int
+    reason: str
+    evidence: dict[str, Any]
+
+
+class Observer:
+    """Feeds the guards of all routes in one worker.
+
+    Args:
+        on_breach: Told of every lowered version, once per epoch, after the arm was lowered.
+    """
+
+    def __init__(self, on_breach: Callable[[Breach], None]) -> None:
+        self._on_breach = on_breach
+        self.lag_s = 0.0
+
+    def dispatched(self, exchange: Exchange) -> None:
+        """An attempt that is evidence is about to be sent."""
+        if exchange.drawn is not None:
+            exchange.ticket = exchange.drawn.evidence.detector.dispatched()
+        elif exchange.stable_evidence and exchange.arm is not None:
+            exchange.arm.evidence.count_stable_dispatch()
+
+    def stable_ended(self, arm: Arm, kind: Kind, latency_s: float) -> None:
+        """A drawn attempt on stable has ended."""
+        evidence = arm.evidence
+        if is_fault(kind):
+            evidence.count_stable_hit(ERRORS)
+        for objective in evidence.objectives:
+            if objective.threshold_s is not None and latency_s - self.lag_s > objective.threshold_s:
+                evidence.count_stable_hit(objective.name)
+
+    def canary_answered(self, exchange: Exchange, latency_s: float) -> None:
+        """The canary answered properly."""
+        arm, route = exchange.drawn, exchange.route
+        assert arm is not None
+        assert route is not None
+        usable = latency_s - self.lag_s if self.lag_s <= LAG_SHARE * _lowest_threshold_s(arm) else None
+        trip = arm.evidence.detector.answered(exchange.ticket, usable, exchange.mask, exchange.key_hash)
+        self._act(route, arm, trip)
+
+    def canary_failed(self, exchange: Exchange) -> None:
+        """The canary failed; stable is being asked for proof."""
+        assert exchange.drawn is not None
+        exchange.drawn.evidence.detector.set_aside(exchange.ticket, exchange.mask)
+
+    def judged(self, exchange: Exchange, canary: Kind, stable: Kind | None) -> None:
+        """All attempts of a request whose canary failed have ended; ``stable`` is ``None`` when it was not asked."""
+        arm, route = exchange.drawn, exchange.route
+        assert arm is not None
+        assert route is not None
+        counters = arm.evidence.counters
+        match charge(canary, stable):
+            case Charge.CHARGED:
+                counters.charged += 1
+                trip = arm.evidence.detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
+                self._act(route, arm, trip)
+            case Charge.SHARED:
+                counters.shared += 1
+            case Charge.NONE:
+                counters.excused += 1
+
+    def aged(self, exchange: Exchange, age_s: float) -> None:
+        """The canary's attempt is still in flight at this age."""
+        arm, route = exchange.drawn, exchange.route
+        if arm is None or route is None or self.lag_s > LAG_SHARE * _lowest_threshold_s(arm):
+            return
+        exchange.mask, trip = arm.evidence.detector.sweep(
+            exchange.ticket, age_s - self.lag_s, exchange.mask, exchange.key_hash
+        )
+        self._act(route, arm, trip)
+
+    def abandoned(self, exchange: Exchange, now_s: float) -> None:
+        """The client left while the canary's attempt was in flight.
+
+        Slowness that was counted stays counted. Without a latency SLO, a client that waited for more than half of
+        the attempt's time has seen a failure.
+        """
+        arm, route = exchange.drawn, exchange.route
+        assert arm is not None
+        assert route is not None
+        half = (exchange.attempt_deadline_s - exchange.dispatched_s) / 2
+        if not route.has_latency_slo and now_s - exchange.dispatched_s > half:
+            arm.evidence.counters.charged += 1
+            trip = arm.evidence.detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
+            self._act(route, arm, trip)
+        else:
+            arm.evidence.detector.set_aside(exchange.ticket, exchange.mask)
+
+    def unready(self, route: CompiledRoute, arm: Arm, unready_s: float) -> None:
+        """A canary that was ready has not been for too long."""
+        reason = f"not ready for {unready_s:.0f} s: {arm.slot.backend.reason}"
+        self._lower(route, arm, UNREADY, reason)
+
+    def _act(self, route: CompiledRoute, arm: Arm, trip: Trip | None) -> None:
+        if trip is None or arm.evidence.lowered:
+            return
+        name = ERRORS if trip.objective == FUSE else trip.objective
+        stable = route.stable.evidence
+        stable.flush()
+        if is_shared(stable.merged.evidence(name)):
+            self._hold(route, arm, f"stable breaks {name} too: {trip.sentence()}")
+            arm.evidence.renew_detector()
+            return
+        arm.evidence.trip = trip
+        self._lower(route, arm, trip.objective, trip.sentence())
+
+    def _lower(self, route: CompiledRoute, arm: Arm, objective: str, reason: str) -> None:
+        evidence = arm.evidence
+        if not route.stable.slot.is_ready:
+            self._hold(route, arm, f"stable is not ready: {reason}")
+            evidence.renew_detector()
+            return
+        if not route.enforce:
+            if not evidence.would_have_flipped:
+                evidence.would_have_flipped = reason
+                self._say("would have flipped, enforce is false", route, arm, reason)
+            return
+        evidence.lowered = True
+        self._say("flipped to stable", route, arm, reason)
+        self._on_breach(
+            Breach(
+                route.model,
+                arm.version,
+                evidence.epoch,
+                f"{objective}: {reason}",
+                {
+                    "objective": objective,
+                    "sentence": reason,
+                    "guard": evidence.detector.evidence(),
+                    "counters": evidence.counters.as_json(),
+                    "stable": route.stable.evidence.counters.as_json(),
+                },
+            )
+        )
+
+    def _hold(self, route: CompiledRoute, arm: Arm, reason: str) -> None:
+        arm.evidence.alarm = reason
+        self._say("weights kept, alarm", route, arm, reason)
+
+    @staticmethod
+    def _say(event: str, route: CompiledRoute, arm: Arm, reason: str) -> None:
+        log.warning(
+            event,
+            extra={
+                "model": route.model,
+                "version": arm.version,
+                "revision": route.document.revision,
+                "epoch": arm.evidence.epoch,
+                "reason": reason,
+            },
+        )
+
+
+def _lowest_threshold_s(arm: Arm) -> float:
+    return min((o.threshold_s for o in arm.evidence.objectives if o.threshold_s is not None), default=float("inf"))

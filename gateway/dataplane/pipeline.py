@@ -1,0 +1,348 @@
+"""From a request to its answer: choose an arm, attempt, fail over to stable, observe. Callbacks, no tasks."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import Random
+
+from gateway.backends.base import Reply
+from gateway.dataplane.exchange import Answer, Exchange, unheard
+from gateway.dataplane.observer import Observer
+from gateway.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    ModelNotFound,
+    VersionNotFound,
+    VersionNotReady,
+    error_body,
+    status_of,
+)
+from gateway.protocol.contract import check_answer
+from gateway.runtime.arms import Arm, Header
+from gateway.runtime.compile import CompiledRoute
+from gateway.runtime.snapshot import Runtime, Snapshot
+from routing.analysis.outcome import Kind, may_fail_over
+from routing.table import PPM
+
+ATTEMPTS: tuple[Header, ...] = tuple((b"x-turnout-attempts", b"%d" % n) for n in range(3))
+
+
+class Pipeline:
+    """The request path of one worker.
+
+    Args:
+        runtime: Where the current snapshot is.
+        observer: Where evidence goes.
+        clock: The loop's time in seconds.
+        draws: Source of draws without a key; never anything that a client sent.
+
+    Attributes:
+        in_work: Requests that have not been answered.
+    """
+
+    def __init__(
+        self, runtime: Runtime, observer: Observer, clock: Callable[[], float], draws: Random | None = None
+    ) -> None:
+        self._runtime = runtime
+        self._observer = observer
+        self._clock = clock
+        self._draws = draws or Random()
+        self.in_work: set[Exchange] = set()
+
+    def begin(self, exchange: Exchange, version: str | None, headers: Mapping[bytes, bytes]) -> None:
+        """Start a request; its ``deliver`` may be called before this returns.
+
+        Args:
+            exchange: The request.
+            version: The version that it names, ``None`` for a draw.
+            headers: Lower-case names; where sticky keys come from.
+        """
+        snapshot = self._runtime.current
+        route = snapshot.routes.get(exchange.model)
+        if route is not None:
+            exchange.route = route
+            route.users += 1
+        self.in_work.add(exchange)
+        try:
+            if version is not None:
+                arm = self._pinned(snapshot, exchange, version)
+            elif route is None:
+                raise ModelNotFound(unrouted(snapshot, exchange.model))
+            else:
+                arm = self._draw(exchange, route, headers)
+        except GatewayError as error:
+            self._finish(exchange, Answer(status_of(error), error_body(str(error))))
+            return
+        self._attempt(exchange, arm)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """The client left: give the attempt up and answer nobody."""
+        if exchange.is_done:
+            return
+        exchange.cancel()
+        self._count(exchange, Kind.CANCELLED)
+        if exchange.drawn is not None and exchange.refusal is None:
+            self._observer.abandoned(exchange, self._clock())
+        self._leave(exchange)
+
+    def expire(self, exchange: Exchange) -> None:
+        """The time of the attempt in flight is up."""
+        exchange.cancel()
+        self._replied(exchange, Reply(Kind.TIMEOUT, 504, error_body("the version did not answer in time")))
+
+    def _pinned(self, snapshot: Snapshot, exchange: Exchange, version: str) -> Arm:
+        arm = snapshot.pinned(exchange.model, version)
+        if arm is None:
+            known = snapshot.versions(exchange.model)
+            if not known:
+                raise ModelNotFound(unrouted(snapshot, exchange.model))
+            raise VersionNotFound(
+                f"model {exchange.model!r} has no version {version!r}; there are {', '.join(map(repr, known))}"
+            )
+        exchange.is_pinned = True
+        arm.evidence.counters.pinned += 1
+        return arm
+
+    def _draw(self, exchange: Exchange, route: CompiledRoute, headers: Mapping[bytes, bytes]) -> Arm:
+        stable = route.stable
+        if exchange.is_sequence():
+            return stable
+        key = sticky_key(route, headers)
+        if key is None:
+            index = route.plan.at(self._draws.randrange(PPM))
+        else:
+            index = route.plan.choose(key)
+            exchange.key_hash = hash(key)
+        arm = route.arms[index]
+        counters = arm.evidence.counters
+        counters.drawn += 1
+        counters.last_drawn_s = self._clock()
+        if arm is stable:
+            exchange.stable_evidence = True
+            return stable
+        if not arm.takes_draws:
+            counters.redirected += 1
+            return stable
+        exchange.drawn = arm
+        exchange.may_fail_over = route.retries
+        return arm
+
+    def _attempt(self, exchange: Exchange, arm: Arm) -> None:
+        now_s = self._clock()
+        exchange.arm = arm
+        if not arm.slot.is_ready:
+            sentence = f"version {arm.version!r} of {arm.model!r} is not ready: {arm.slot.backend.reason}"
+            error = VersionNotReady(sentence)
+            exchange.stable_evidence = False
+            self._replied(exchange, Reply(Kind.UNREACHABLE, status_of(error), error_body(sentence), detail=sentence))
+            return
+        exchange.attempts += 1
+        exchange.dispatched_s = now_s
+        exchange.attempt_deadline_s = _attempt_deadline_s(exchange, now_s)
+        arm.evidence.counters.in_flight += 1
+        if exchange.refusal is None:
+            self._observer.dispatched(exchange)
+        attempt = exchange.attempts
+
+        def replied(reply: Reply) -> None:
+            self._replied(exchange, reply)
+
+        cancel = arm.slot.backend.submit(exchange, exchange.attempt_deadline_s, replied)
+        if exchange.attempts == attempt and not exchange.is_done:
+            exchange.cancel = cancel
+
+    def _replied(self, exchange: Exchange, reply: Reply) -> None:
+        """An attempt has ended."""
+        exchange.cancel = unheard
+        arm = exchange.arm
+        assert arm is not None
+        now_s = self._clock()
+        latency_s = now_s - exchange.dispatched_s
+        if exchange.refusal is not None:
+            self._stable_replied(exchange, exchange.refusal, reply, latency_s)
+            return
+        if exchange.drawn is None:
+            self._count(exchange, reply.kind, latency_s)
+            if exchange.stable_evidence:
+                self._observer.stable_ended(arm, reply.kind, latency_s)
+            self._deliver(exchange, reply)
+            return
+        self._canary_replied(exchange, arm, reply, latency_s, now_s)
+
+    def _canary_replied(self, exchange: Exchange, arm: Arm, reply: Reply, latency_s: float, now_s: float) -> None:
+        if reply.kind is Kind.OK and not reply.is_checked:
+            reply = _checked(exchange, arm, reply)
+        self._count(exchange, reply.kind, latency_s)
+        if reply.kind is Kind.OK:
+            self._observer.canary_answered(exchange, latency_s)
+            self._deliver(exchange, reply)
+            return
+        self._observer.canary_failed(exchange)
+        if exchange.may_fail_over and may_fail_over(reply.kind) and now_s < exchange.deadline_s:
+            assert exchange.route is not None
+            exchange.refusal = reply
+            stable = exchange.route.stable
+            stable.evidence.counters.failovers += 1
+            self._attempt(exchange, stable)
+            return
+        self._observer.judged(exchange, reply.kind, None)
+        self._deliver(exchange, reply)
+
+    def _stable_replied(self, exchange: Exchange, refusal: Reply, reply: Reply, latency_s: float) -> None:
+        assert exchange.arm is not None
+        if exchange.arm.slot.is_ready or reply.kind is not Kind.UNREACHABLE:
+            self._count(exchange, reply.kind, latency_s)
+        self._observer.judged(exchange, refusal.kind, reply.kind)
+        self._deliver(exchange, reply)
+
+    def _count(self, exchange: Exchange, kind: Kind, latency_s: float | None = None) -> None:
+        """Count the end of the attempt in flight, if one was dispatched."""
+        arm = exchange.arm
+        if arm is None or exchange.dispatched_s == 0.0:
+            return
+        counters = arm.evidence.counters
+        counters.in_flight -= 1
+        counters.outcomes[kind] += 1
+        if latency_s is not None and kind is Kind.OK:
+            arm.evidence.histogram.observe(latency_s)
+        exchange.dispatched_s = 0.0
+
+    def _deliver(self, exchange: Exchange, reply: Reply) -> None:
+        arm = exchange.arm
+        assert arm is not None
+        named = arm.pinned_headers if exchange.is_pinned else arm.headers
+        headers = (*named, ATTEMPTS[exchange.attempts])
+        if reply.kind is Kind.TIMEOUT and self._clock() >= exchange.deadline_s:
+            error = DeadlineExceeded("no version answered within the request's deadline")
+            reply = Reply(Kind.TIMEOUT, status_of(error), error_body(str(error)))
+        self._finish(exchange, Answer(reply.status, reply.body, headers, reply.header_length))
+
+    def _finish(self, exchange: Exchange, answer: Answer) -> None:
+        self._leave(exchange)
+        exchange.deliver(answer)
+
+    def _leave(self, exchange: Exchange) -> None:
+        exchange.is_done = True
+        self.in_work.discard(exchange)
+        if exchange.route is not None:
+            exchange.route.leave()
+
+
+def _attempt_deadline_s(exchange: Exchange, now_s: float) -> float:
+    """A canary's attempt that may be retried leaves the rest of the deadline to stable."""
+    remaining_s = exchange.deadline_s - now_s
+    if exchange.drawn is None or exchange.refusal is not None or not exchange.may_fail_over:
+        return exchange.deadline_s
+    assert exchange.route is not None
+    cap_s = exchange.route.attempt_cap_s
+    return now_s + (remaining_s / 2 if cap_s is None else min(remaining_s / 2, cap_s))
+
+
+def _checked(exchange: Exchange, arm: Arm, reply: Reply) -> Reply:
+    """Hold a remote canary's answer against its promises before it goes out."""
+    signature = arm.slot.backend.signature
+    if signature is None:
+        return reply
+    requested, nan_ok = exchange.wanted()
+    problem = check_answer(reply.body, reply.header_length, signature, requested=requested, nan_ok=nan_ok)
+    if problem is None:
+        return reply
+    sentence = f"the version's answer breaks its contract: {problem}"
+    return Reply(Kind.CONTRACT, 502, error_body(sentence), detail=sentence)
+
+
+def sticky_key(route: CompiledRoute, headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The first sticky key that a request carries; ``None`` makes it an independent draw."""
+    for is_cookie, name in route.key_sources:
+        value = _cookie(headers.get(b"cookie", b""), name) if is_cookie else headers.get(name)
+        if value:
+            return value
+    return None
+
+
+def _cookie(header: bytes, name: bytes) -> bytes | None:
+    for part in header.split(b";"):
+        found, _, value = part.strip().partition(b"=")
+        if found == name:
+            return value.strip()
+    return None
+
+
+def unrouted(snapshot: Snapshot, model: str) -> str:
+    """Sentence for a model without a route: what is loaded, and how a route is made."""
+    versions = snapshot.versions(model)
+    if not versions:
+        return f"there is no model {model!r}"
+    return (
+        f"model {model!r} has no route; loaded versions are {', '.join(map(repr, versions))}: name one in the path "
+        f"(/v2/models/{model}/versions/{versions[0]}/infer) or create a route with `turnout routes put FILE`"
+    )
+
+
+class Sweeper:
+    """Looks at everything in flight every ``PERIOD_S``: deadlines, slow attempts, unready canaries, loop lag.
+
+    Args:
+        unready_flip_s: A canary that was ready and has not been for so long is flipped.
+    """
+
+    PERIOD_S = 0.025
+    FLUSH_EVERY = 4  # periods between steps of stable's own detector
+    OLD_S = 0.05  # age from which a client that left is looked out for
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        runtime: Runtime,
+        observer: Observer,
+        loop: asyncio.AbstractEventLoop,
+        unready_flip_s: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._runtime = runtime
+        self._observer = observer
+        self._loop = loop
+        self._unready_flip_s = unready_flip_s
+        self._due_s = 0.0
+        self._ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._due_s = self._loop.time() + self.PERIOD_S
+        self._timer = self._loop.call_at(self._due_s, self._tick)
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        now_s = self._loop.time()
+        self._observer.lag_s = max(0.0, now_s - self._due_s)
+        self._due_s = now_s + self.PERIOD_S
+        self._timer = self._loop.call_at(self._due_s, self._tick)
+        for exchange in list(self._pipeline.in_work):
+            self._look(exchange, now_s)
+        self._ticks += 1
+        if self._ticks % self.FLUSH_EVERY == 0:
+            self._flush(now_s)
+
+    def _look(self, exchange: Exchange, now_s: float) -> None:
+        if exchange.is_done:
+            return
+        if exchange.drawn is not None and exchange.refusal is None and exchange.dispatched_s:
+            self._observer.aged(exchange, now_s - exchange.dispatched_s)
+        if now_s >= exchange.attempt_deadline_s:
+            self._pipeline.expire(exchange)
+        elif exchange.on_old is not None and now_s - exchange.started_s > self.OLD_S:
+            on_old, exchange.on_old = exchange.on_old, None
+            on_old()
+
+    def _flush(self, now_s: float) -> None:
+        for route in list(self._runtime.current.routes.values()):
+            route.stable.evidence.flush()
+            for arm in route.arms:
+                unready_s = arm.slot.look(now_s)
+                is_canary = not arm.is_stable and arm.weight_ppm > 0 and not arm.evidence.lowered
+                if is_canary and unready_s > self._unready_flip_s:
+                    self._observer.unready(route, arm, unready_s)
