@@ -53,7 +53,7 @@ class Detector:
 
     Every attempt takes a ticket when it is dispatched and carries it with a mask, 0 at first, of the latency
     thresholds it has already exceeded. Evidence is kept in the order of the tickets (``OrderedCusum`` says why), so
-    answers may come in any order and no failure ever waits: a dead canary trips on its fourth failure.
+    answers may come in any order and no failure ever waits: a dead canary trips on its fourth failure (p0 = 1 %).
     All calls take constant time; that of a good answer costs one comparison.
 
     After its one trip a detector returns ``None`` for good.

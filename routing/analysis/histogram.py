@@ -6,8 +6,8 @@ from math import ceil
 
 LOWEST_S = 1e-4
 CELLS_PER_OCTAVE = 4
-# Upper edges of all cells but the last, which has none: 0.1 ms to 305 s.
-EDGES_S = tuple(LOWEST_S * 2 ** (step / CELLS_PER_OCTAVE) for step in range(87))
+# Upper edges of all cells but the last, which has none: 0.1 ms to 353 s.
+EDGES_S = tuple(LOWEST_S * 2 ** (step / CELLS_PER_OCTAVE) for step in range(88))
 CELLS = len(EDGES_S) + 1
 
 

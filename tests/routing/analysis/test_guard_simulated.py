@@ -1,0 +1,230 @@
+"""Seeded simulations of what the guard promises; p0 is 1 % and c a million unless said otherwise."""
+
+from collections.abc import Iterator
+from math import log
+from random import Random
+from statistics import median, quantiles
+from typing import Literal, NamedTuple
+
+import pytest
+
+from routing.analysis.ecusum import Ecusum, fuse_length
+from routing.analysis.guard import Detector
+from routing.analysis.objective import Trip, objectives
+from routing.analysis.ordered import OrderedCusum
+
+P0 = 0.01
+STREAMS = 60
+
+
+def gaps(random: Random, rate: float) -> Iterator[int]:
+    """Good attempts before each failure of a stream that fails at ``rate``."""
+    while True:
+        yield 0 if rate >= 1 else int(log(1 - random.random()) / log(1 - rate))
+
+
+def trips_after(random: Random, rate: float, healthy: int = 0, limit: int = 10**9) -> int | None:
+    """Attempts from ticket ``healthy`` on until the e-CUSUM alone trips."""
+    kept = OrderedCusum(Ecusum(P0), None)
+    ticket = -1
+    for gap in gaps(random, P0 / 2):
+        ticket += gap + 1
+        if ticket >= healthy:
+            break
+        kept.hit(ticket, capped=False)
+    ticket = healthy - 1
+    for gap in gaps(random, rate):
+        ticket += gap + 1
+        if ticket >= healthy + limit:
+            return None
+        if kept.hit(ticket, capped=False):
+            return ticket - healthy + 1
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("rate", "typical", "slowest"),
+    [(1.0, 4, 4), (0.5, 9, 18), (0.2, 33, 64), (0.1, 96, 198), (0.05, 319, 702)],
+)
+def test_a_breach_after_two_thousand_healthy_requests_is_seen_in_time(rate: float, typical: int, slowest: int) -> None:
+    random = Random(7)
+    found = [trips_after(random, rate, healthy=2_000) or 0 for _ in range(800)]
+    assert median(found) == pytest.approx(typical, rel=0.12, abs=1)
+    assert quantiles(found, n=20)[-1] == pytest.approx(slowest, rel=0.15, abs=1)
+
+
+def test_false_trips_at_exactly_the_promise_are_rarer_than_one_in_c() -> None:
+    """The promise allows 20 in 200 streams of 100,000; about one in 300 streams trips."""
+    random = Random(11)
+    found = [trips_after(random, P0, limit=100_000) for _ in range(200)]
+    assert sum(trip is not None for trip in found) <= 2
+
+
+def bursts_trip(seed: int, cap: bool) -> bool:
+    """Half the tolerated rate, in bursts of 10 on average, each burst of one key; the e-CUSUM alone."""
+    random = Random(seed)
+    kept = OrderedCusum(Ecusum(P0), None)
+    ticket = 0
+    while (ticket := ticket + int(random.expovariate(P0 / 2 / 10)) + 1) < 20_000:
+        length = 1 + int(log(1 - random.random()) / log(0.9))
+        for charge in range(length):
+            ticket += 1
+            if kept.hit(ticket, capped=cap and charge >= 2):
+                return True
+    return False
+
+
+def test_bursts_of_one_key_trip_healthy_canaries_only_without_the_cap() -> None:
+    assert sum(bursts_trip(seed, cap=False) for seed in range(STREAMS)) > STREAMS * 0.9
+    assert sum(bursts_trip(seed, cap=True) for seed in range(STREAMS)) == 0
+
+
+def test_one_poisoned_caller_among_many_never_flips_a_route() -> None:
+    """As above through the detector, fuse and all: the bursts are spread over other callers' good answers."""
+    for seed in range(STREAMS):
+        random = Random(seed)
+        guard = Detector(objectives(max_rate=P0))
+        burst = 0
+        for _ in range(20_000):
+            ticket = guard.dispatched()
+            if burst and random.random() < 0.1:
+                burst -= 1
+                assert guard.charged(ticket, 0, key_hash=7) is None
+            elif not burst and random.random() < P0 / 2 / 10:
+                burst = 1 + int(log(1 - random.random()) / log(0.9))
+
+
+# Errors that are known earlier, or later, than the answers beside them
+
+
+class Event(NamedTuple):
+    at_s: float
+    kind: Literal["dispatched", "failed", "charged", "answered"]
+    attempt: int
+
+
+Regime = Literal["retry_stable", "pass"]
+
+
+def traffic(
+    seed: int,
+    rate: float,
+    per_s: int,
+    regime: Regime,
+    seconds: float = 6,
+    answer_s: tuple[float, float] = (1, 2),
+    fail_s: tuple[float, float] = (0.001, 0.003),
+) -> list[Event]:
+    """Everything that happens to a canary whose share has just risen from zero, until the last answer is in."""
+    random = Random(seed)
+    events = []
+    for attempt in range(int(per_s * seconds)):
+        sent_s = attempt / per_s
+        events.append(Event(sent_s, "dispatched", attempt))
+        if random.random() >= rate:
+            events.append(Event(sent_s + random.uniform(*answer_s), "answered", attempt))
+            continue
+        failed_s = sent_s + random.uniform(*fail_s)
+        if regime == "retry_stable":
+            events.append(Event(failed_s, "failed", attempt))
+            failed_s += random.uniform(*answer_s)
+        events.append(Event(failed_s, "charged", attempt))
+    return sorted(events)
+
+
+def first_trip(events: list[Event]) -> tuple[float, Trip] | None:
+    guard = Detector(objectives(max_rate=P0))
+    for at_s, kind, attempt in events:
+        trip = None
+        if kind == "dispatched":
+            assert guard.dispatched() == attempt
+        elif kind == "failed":
+            guard.set_aside(attempt, 0)
+        elif kind == "charged":
+            trip = guard.charged(attempt, 0, None)
+        else:
+            guard.answered(attempt, 1.0, 0, None)
+        if trip:
+            return at_s, trip
+    return None
+
+
+def trips_by_arrival(events: list[Event], delay_s: float) -> tuple[bool, bool]:
+    """Fuse and e-CUSUM fed as answers arrive, with a start-up delay of failures before the e-CUSUM."""
+    test = Ecusum(P0)
+    ended = [event for event in events if event.kind in {"charged", "answered"}]
+    run = longest = 0
+    for event in ended:
+        run = run + 1 if event.kind == "charged" else 0
+        longest = max(run, longest)
+    sent_s = {event.attempt: event.at_s for event in events if event.kind == "dispatched"}
+    delayed = sorted(
+        (max(at_s, sent_s[i] + delay_s) if kind == "charged" and at_s < delay_s else at_s, kind)
+        for at_s, kind, i in ended
+    )
+    odds, most = test.start, 1.0
+    for _, kind in delayed:
+        odds = test.step(odds, bad=kind == "charged")
+        most = max(most, test.evidence(odds))
+    return longest >= fuse_length(P0), most >= test.c
+
+
+@pytest.mark.parametrize("regime", ["retry_stable", "pass"])
+@pytest.mark.parametrize("per_s", [500, 1_000])
+def test_early_errors_beside_slow_answers_do_not_flip_a_healthy_canary(regime: Regime, per_s: int) -> None:
+    streams = [traffic(seed, P0 / 2, per_s, regime, seconds=3) for seed in range(STREAMS)]
+    assert [first_trip(events) for events in streams] == [None] * STREAMS
+
+
+def test_fed_as_they_arrive_early_errors_flip_most_healthy_canaries_delayed_or_not() -> None:
+    streams = [traffic(seed, P0 / 2, 1_000, "pass", seconds=2) for seed in range(20)]
+    for delay_s in (0.0, 0.25):
+        found = [trips_by_arrival(events, delay_s) for events in streams]
+        assert sum(fuse for fuse, _ in found) > 10
+        assert sum(cusum for _, cusum in found) > 12
+
+
+def test_late_timeouts_after_the_traffic_stops_do_not_flip_a_healthy_canary() -> None:
+    streams = [
+        traffic(seed, P0 / 2, 1_000, "pass", seconds=3, answer_s=(0.005, 0.02), fail_s=(2, 2.1))
+        for seed in range(STREAMS)
+    ]
+    assert [first_trip(events) for events in streams] == [None] * STREAMS
+    assert sum(trips_by_arrival(events, 0)[0] for events in streams[:10]) > 7
+
+
+@pytest.mark.parametrize("regime", ["retry_stable", "pass"])
+@pytest.mark.parametrize("per_s", [5, 50, 1_000])
+def test_a_dead_canary_trips_within_five_charges(regime: Regime, per_s: int) -> None:
+    for seed in range(20):
+        found = first_trip(traffic(seed, 1.0, per_s, regime, seconds=2))
+        assert found is not None
+        assert found[1].charged <= 5
+
+
+@pytest.mark.parametrize("per_s", [5, 50, 1_000])
+def test_a_canary_that_fails_half_the_time_trips_while_its_good_answers_are_still_out(per_s: int) -> None:
+    found = [first_trip(traffic(seed, 0.5, per_s, "pass")) for seed in range(20)]
+    assert all(trip is not None for trip in found)
+    assert median(at_s for at_s, _ in filter(None, found)) <= 12 / per_s
+    assert max(trip.charged for _, trip in filter(None, found)) <= 12
+
+
+def test_two_healthy_arms_never_flip() -> None:
+    """A/A: errors 0.2 %, lognormal latencies with p99 32 ms against a p99 of 50 ms."""
+    for seed in (1, 2):
+        random = Random(seed)
+        guard = Detector(objectives(max_rate=P0, p50_ms=20, p95_ms=35, p99_ms=50))
+        for _ in range(100_000):
+            ticket = guard.dispatched()
+            if random.random() < 0.002:
+                assert guard.charged(ticket, 0, None) is None
+            else:
+                assert guard.answered(ticket, random.lognormvariate(log(0.01), 0.5), 0, None) is None
+
+
+def test_a_canary_twice_as_slow_as_its_promise_trips() -> None:
+    random = Random(3)
+    guard = Detector(objectives(p99_ms=50))
+    trips = [guard.answered(guard.dispatched(), random.lognormvariate(log(0.04), 0.5), 0, None) for _ in range(500)]
+    assert any(trips)
