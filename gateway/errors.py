@@ -19,6 +19,10 @@ class BodyTooLarge(GatewayError):
     """The body is larger than ``server.max_body_bytes``."""
 
 
+class BodyTimeout(GatewayError):
+    """The body did not arrive within the request's deadline."""
+
+
 class ModelNotFound(GatewayError):
     """There is no route for the model, and no version was pinned."""
 
@@ -54,6 +58,7 @@ class CannotStart(GatewayError):
 STATUS: dict[type[Exception], int] = {
     BadRequest: 400,
     BodyTooLarge: 413,
+    BodyTimeout: 408,
     ModelNotFound: 404,
     VersionNotFound: 404,
     VersionNotReady: 503,

@@ -1,0 +1,52 @@
+"""Bounds at the front door: bodies, concurrency, deadlines, identifiers."""
+
+import re
+from collections.abc import Mapping
+from random import Random
+
+from gateway.errors import BadRequest
+from gateway.settings import Deadline
+
+VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,128}")
+RETRY_AFTER_S = 1
+
+
+def request_id(headers: Mapping[bytes, bytes], ids: Random) -> str:
+    """The client's ``x-request-id`` when it is 1 to 128 visible ASCII characters, else one of ours."""
+    given = headers.get(b"x-request-id")
+    if given is not None and VISIBLE_ASCII.fullmatch(given):
+        return given.decode("ascii")
+    return f"{ids.getrandbits(128):032x}"
+
+
+def timeout_s(headers: Mapping[bytes, bytes], deadline: Deadline) -> float:
+    """How long this request may take, in seconds.
+
+    Raises:
+        BadRequest: ``x-request-timeout-ms`` is no positive number.
+    """
+    given = headers.get(b"x-request-timeout-ms")
+    if given is None:
+        return deadline.default_ms / 1000
+    try:
+        asked_ms = float(given)
+    except ValueError:
+        asked_ms = -1.0
+    if not 0 < asked_ms < float("inf"):
+        raise BadRequest("x-request-timeout-ms is a positive number of milliseconds")
+    return min(asked_ms, deadline.max_ms) / 1000
+
+
+def header_length(headers: Mapping[bytes, bytes], body_bytes: int) -> int | None:
+    """Length of the JSON part of a body with binary tensors; ``None`` for plain JSON.
+
+    Raises:
+        BadRequest: ``Inference-Header-Content-Length`` is no number or beyond the body.
+    """
+    given = headers.get(b"inference-header-content-length")
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > 19 or int(given) > body_bytes:
+        raise BadRequest("Inference-Header-Content-Length is not a number of bytes within the body")
+    length = int(given)
+    return None if length == body_bytes else length
