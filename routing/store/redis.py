@@ -152,6 +152,11 @@ class RedisStore:
 
     async def _settle(self, expected: int, entry: HistoryEntry, attempt: str, lost: "_ReplyLost") -> None:
         """Find out what became of a write whose reply was lost. Returns if it happened."""
+        if self._commands is not None:
+            with contextlib.suppress(
+                RedisError
+            ):  # what cut one connection may have cut the idle ones: ask on a new one
+                await self._commands.disconnect(inuse_connections=False)
         keys = (scripts.ROUTES, scripts.history_key(entry.model), attempt)
         try:
             current, past = await self._command(
