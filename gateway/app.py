@@ -1,0 +1,238 @@
+"""The one place that builds concrete parts and joins them."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp
+
+from gateway.admin.auth import ensure_token
+from gateway.admin.endpoints import admin_app
+from gateway.backends.base import Backend
+from gateway.backends.http import OipBackend
+from gateway.backends.onnx import OnnxBackend
+from gateway.backends.registry import BackendKey, Registry
+from gateway.control.disk_copy import DiskCopy
+from gateway.control.link import Link, Lowered
+from gateway.control.supervisor import Supervisor
+from gateway.control.sync import Sync
+from gateway.dataplane.endpoints import DataPlane
+from gateway.dataplane.observer import Breach, Observer
+from gateway.dataplane.pipeline import Pipeline, Sweeper
+from gateway.errors import CannotStart, InvalidSettings
+from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.snapshot import Runtime
+from gateway.runtime.status import route_status
+from gateway.settings import Settings, Token, read_yaml, split_address
+from routing.errors import InvalidDocument, Problem
+from routing.parse import parse_route
+from routing.store import store_from_url
+from routing.table import NAME_PATTERN, OipSpec, OnnxSpec, Route
+
+NAME = re.compile(NAME_PATTERN)
+
+
+class App:
+    """A whole gateway in one process and one loop.
+
+    Attributes:
+        data_app: ASGI application of the data plane.
+        admin_app: ASGI application of the admin plane.
+        new_token_file: Where the first start wrote an admin token; ``None`` when tokens were configured.
+    """
+
+    def __init__(self, settings: Settings, seeds: Sequence[Route] = ()) -> None:
+        """Build everything; must run on the loop that will serve."""
+        loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._seeds = tuple(seeds)
+        self._loop = loop
+        self.link = Link(loop)
+        self.runtime = Runtime()
+        self.registry = Registry(self._make_backend)
+        self.observer = Observer(self._breached)
+        self.pipeline = Pipeline(self.runtime, self.observer, loop.time)
+        self._sweeper = Sweeper(self.pipeline, self.runtime, self.observer, loop, settings.guards.unready_flip_s)
+        self._repository = self._scan_repository()
+        self.sync = Sync(self.runtime, self.registry, self._repository, self.link.up, opaque=settings.headers.opaque)
+        self.link.on_down = self.sync.receive
+        try:
+            self.store = store_from_url(settings.store_url)
+        except ValueError as error:
+            raise CannotStart(f"store.url: {error}") from None
+        keeps = self.store.kind != "memory"
+        self.supervisor = Supervisor(
+            self.store,
+            self.link,
+            DiskCopy(settings.state_dir if keeps else None),
+            time.time,
+            check_s=settings.store.check_s,
+        )
+        self.data_plane = DataPlane(settings, self.runtime, self.pipeline)
+        self.new_token_file: Path | None = None
+        self.data_app: ASGIApp = self.data_plane.app()
+        self.admin_app: ASGIApp = admin_app(
+            store=self.store,
+            tokens=self._tokens(),
+            check_route=lambda route: problems_of_backends(route, settings),
+            status=self.status,
+            overview=self.overview,
+            now=time.time,
+        )
+
+    async def start(self) -> None:
+        """Read the table, open every backend it names, and be ready.
+
+        Raises:
+            CannotStart: There is no table to serve from.
+        """
+        self._sweeper.start()
+        await self.supervisor.start(self._seeds)
+        await asyncio.sleep(0)  # the documents are on the link: let them be applied
+        await self.registry.settled()
+        self.data_plane.is_started = True
+
+    def drain(self) -> None:
+        """Say on every path that this process is about to end."""
+        self.data_plane.is_draining = True
+
+    async def stop(self) -> None:
+        """Leave the store, close the backends."""
+        await self.supervisor.stop()
+        self._sweeper.stop()
+        await self.registry.close()
+
+    def status(self, model: str) -> Mapping[str, Any] | None:
+        """Live status of one route on this replica."""
+        route = self.runtime.current.routes.get(model)
+        if route is None:
+            return None
+        plain = route_status(route, self._loop.time())
+        if (refusal := self.supervisor.refused.get(model)) is not None:
+            problems = "; ".join(f"{p.pointer}: {p.message}" for p in refusal.problems)
+            plain["refused"] = {"revision": refusal.revision, "problems": problems}
+            plain["warnings"].append(f"revision {refusal.revision} was refused: {problems}")
+        if not self.supervisor.is_store_reachable:
+            plain["warnings"].append(f"the store cannot be reached: {self.supervisor.store_problem}")
+        return plain
+
+    def overview(self) -> Mapping[str, Any]:
+        """What the process says of itself."""
+        return {
+            "ready": self.data_plane.is_started and not self.data_plane.is_draining,
+            "draining": self.data_plane.is_draining,
+            "in_work": len(self.pipeline.in_work),
+            "loop_lag_ms": round(self.observer.lag_s * 1000, 3),
+            **self.supervisor.overview(),
+        }
+
+    def _breached(self, breach: Breach) -> None:
+        self.link.up(Lowered(breach.model, breach.version, breach.epoch, breach.reason, breach.evidence))
+
+    def _tokens(self) -> Sequence[Token]:
+        if self._settings.admin.tokens:
+            return self._settings.admin.tokens
+        _, token = ensure_token(self._settings.state_dir)
+        self.new_token_file = self._settings.state_dir / "admin.token"
+        return (token,)
+
+    def _make_backend(self, key: BackendKey) -> Backend:
+        if isinstance(key.spec, OipSpec):
+            return self._make_oip(key, key.spec)
+        return OnnxBackend(
+            model_file(self._settings, key.model, key.version),
+            key.model,
+            key.version,
+            device=key.spec.device,
+            threads=key.spec.threads,
+        )
+
+    def _make_oip(self, key: BackendKey, spec: OipSpec) -> Backend:
+        bounds = self._settings.backends
+        return OipBackend(
+            spec.url,
+            spec.model or key.model,
+            spec.version or key.version,
+            public_model=key.model,
+            public_version=key.version,
+            max_connections=bounds.max_connections,
+            max_waiting=bounds.max_waiting,
+        )
+
+    def _scan_repository(self) -> dict[tuple[str, str], Arm]:
+        """Every version of the model repository, open for pins."""
+        folder = self._settings.models.dir
+        found: dict[tuple[str, str], Arm] = {}
+        for file in sorted(folder.glob("*/*/model.onnx")) if folder else ():
+            model, version = file.parts[-3:-1]
+            if NAME.match(model) and NAME.match(version):
+                slot = self.registry.acquire(BackendKey(model, version, OnnxSpec()))
+                found[model, version] = Arm(
+                    model,
+                    version,
+                    "pinned",
+                    slot,
+                    Evidence(0, ()),
+                    weight_ppm=0,
+                    revision=None,
+                    opaque=self._settings.headers.opaque,
+                )
+        return found
+
+
+def model_file(settings: Settings, model: str, version: str) -> Path:
+    """Where the model repository keeps a version."""
+    return (settings.models.dir or Path("models")) / model / version / "model.onnx"
+
+
+def problems_of_backends(route: Route, settings: Settings) -> Sequence[Problem]:
+    """Backends of a route that this gateway must not call: hosts off the list, and its own addresses."""
+    own = {split_address(settings.server.listen)[1], split_address(settings.admin.listen)[1]}
+    allowed = settings.backends.allow_hosts
+    problems = []
+    for version, spec in route.backends.items():
+        if not isinstance(spec, OipSpec):
+            continue
+        pointer = f"/backends/{version}/url"
+        try:
+            parts = urlsplit(spec.url)
+            host, port = parts.hostname or "", parts.port or 80
+        except ValueError:
+            problems.append(Problem(pointer, "url", "this is no http://host:port"))
+            continue
+        if host not in allowed and "*" not in allowed:
+            message = f"host {host!r} is not in backends.allow_hosts of the settings"
+            problems.append(Problem(pointer, "host", message))
+        elif host in {"127.0.0.1", "localhost", "::1"} and port in own:
+            problems.append(Problem(pointer, "loop", "this is the gateway's own address"))
+    return problems
+
+
+def read_seeds(settings: Settings) -> list[Route]:
+    """Routes of the routes folder.
+
+    Raises:
+        InvalidSettings: With all problems of all files.
+    """
+    folder = settings.routes.dir
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise InvalidSettings([Problem("/routes/dir", "missing", f"there is no folder {folder}")])
+    routes, problems = [], []
+    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        try:
+            route = parse_route(read_yaml(file))
+        except (InvalidDocument, InvalidSettings) as error:
+            problems += [Problem(f"{file.name}{p.pointer}", p.code, p.message) for p in error.problems]
+            continue
+        wrong = problems_of_backends(route, settings)
+        problems += [Problem(f"{file.name}{p.pointer}", p.code, p.message) for p in wrong]
+        routes.append(route)
+    if problems:
+        raise InvalidSettings(problems)
+    return routes

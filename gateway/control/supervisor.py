@@ -1,0 +1,325 @@
+"""One for a machine: keeps the worker in step with the store, and the store in step with what guards did."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import aclosing, suppress
+from typing import Any
+
+from gateway.control.disk_copy import DiskCopy, Table
+from gateway.control.link import Applied, Forget, Link, Lower, Lowered, Refused, StoredDocument, Up
+from gateway.errors import CannotStart
+from routing import edit
+from routing.codec import decode, encode
+from routing.errors import OutcomeUnknown, PositionLost, RoutingError, StoreUnavailable
+from routing.store import GENESIS_SHA256, Draft, Record, Store, chain, write
+from routing.table import Route
+
+log = logging.getLogger("turnout.supervisor")
+
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 2.0
+LOWER_RACES = 20  # lost compare-and-sets that a lower takes up again
+GUARD = "guard"
+SEED = "seed"
+
+
+class Supervisor:
+    """Owner of the store, the watch and the disk copy.
+
+    Args:
+        store: Not yet open.
+        link: To the worker.
+        copy: The disk copy.
+        wall: Wall clock, for records only.
+        check_s: Period of the full comparison with the store.
+
+    Attributes:
+        is_store_reachable: As far as the last call could tell.
+        applied: By model, the revision that the worker serves.
+        refused: By model, what the worker could not serve and why.
+    """
+
+    def __init__(self, store: Store, link: Link, copy: DiskCopy, wall: Callable[[], float], *, check_s: float) -> None:
+        self._store = store
+        self._link = link
+        self._copy = copy
+        self._wall = wall
+        self._check_s = check_s
+        self._table = Table()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_open = False
+        self._has_written = asyncio.Event()
+        self.is_store_reachable = False
+        self.store_problem = ""
+        self.applied: dict[str, int] = {}
+        self.refused: dict[str, Refused] = {}
+        link.on_up = self._hear
+
+    async def start(self, seeds: Iterable[Route]) -> None:
+        """Read the table, from the store or else from the disk copy, create seeds, and begin to watch.
+
+        Raises:
+            CannotStart: Neither the store nor a disk copy is there.
+        """
+        copied = self._copy.read()
+        if copied is not None:
+            self._table.store_id, self._table.lowers = copied.store_id, copied.lowers
+        try:
+            await self._reach()
+            position = await self._store.position()
+            await self._seed(seeds)
+            if copied is not None:
+                await self._offer(copied)
+            await self._compare()
+        except StoreUnavailable as error:
+            if copied is None or not copied.documents:
+                await self._store.close()
+                raise CannotStart(
+                    f"the store cannot be reached and there is no disk copy to serve from: {error}"
+                ) from None
+            self._lost(error)
+            log.warning("serving from the disk copy", extra={"routes": len(copied.documents)})
+            for model, (revision, data) in copied.documents.items():
+                self._push(model, revision, data)
+            position = ""
+        for lower in self._table.lowers.values():
+            self._link.down(Lower(lower.model, lower.version, lower.epoch))
+            self._spawn(self._bring_home(lower))
+        self._spawn(self._follow(position))
+        self._spawn(self._check())
+
+    async def stop(self) -> None:
+        """End the watch and leave the store."""
+        for task in list(self._tasks):
+            task.cancel()
+        for task in list(self._tasks):
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._store.close()
+
+    def overview(self) -> dict[str, Any]:
+        """What the whole process says of itself."""
+        return {
+            "store": {
+                "kind": self._store.kind,
+                "reachable": self.is_store_reachable,
+                "problem": self.store_problem,
+                "store_id": self._table.store_id,
+            },
+            "unsent_lowers": [f"{model}/{version}" for model, version in self._table.lowers],
+            "applied": dict(self.applied),
+            "refused": {model: refusal.revision for model, refusal in self.refused.items()},
+        }
+
+    # Up from the worker.
+
+    def _hear(self, message: Up) -> None:
+        match message:
+            case Applied():
+                self.applied[message.model] = message.revision
+                self.refused.pop(message.model, None)
+            case Refused():
+                self.refused[message.model] = message
+            case Lowered():
+                self._table.lowers[message.model, message.version] = message
+                self._link.down(Lower(message.model, message.version, message.epoch))
+                self._spawn(self._bring_home(message))
+
+    async def _bring_home(self, lowered: Lowered) -> None:
+        """Write a lower into the store: to the disk first, then as often as it takes."""
+        key = (lowered.model, lowered.version)
+        await self._save()
+        change_id = secrets.token_hex(16)
+        change = edit.Lower(
+            lowered.model, lowered.version, lowered.epoch, lowered.reason, lowered.evidence, self._wall()
+        )
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                record = await write(
+                    self._store,
+                    lowered.model,
+                    lambda record: _draft(record, change, change_id),
+                    actor=GUARD,
+                    reason=lowered.reason,
+                    at=self._wall(),
+                    change_id=change_id,
+                    retries=LOWER_RACES,
+                )
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                self._lost(error)
+            except RoutingError as error:
+                log.error("a lower was refused", extra={"model": key[0], "version": key[1], "reason": str(error)})
+                break
+            else:
+                if record is not None and record.revision > self._known(record.model):
+                    self._changed(record)
+                break
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RETRY_MAX_S)
+        if self._table.lowers.get(key) is lowered:
+            del self._table.lowers[key]
+        await self._save()
+
+    # Down from the store.
+
+    async def _follow(self, position: str) -> None:
+        """Watch the store for ever; after each loss read everything again."""
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                if not position:
+                    await self._reach()
+                    position = await self._store.position()
+                    await self._offer(self._table)
+                    await self._compare()
+                async with aclosing(self._store.watch(position)) as changes:
+                    self._found()
+                    wait_s = RETRY_FIRST_S
+                    async for change in changes:
+                        position = change.position
+                        if self._known(change.model) != change.revision:
+                            await self._fetch(change.model)
+            except PositionLost:
+                position = ""
+                log.warning("the store's changes were lost: reading everything again")
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                position = ""
+                self._lost(error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    async def _check(self) -> None:
+        """Compare everything now and then, should the watch have missed something."""
+        while True:
+            await asyncio.sleep(self._check_s)
+            try:
+                if await self._store.ping() == self._table.store_id:
+                    await self._compare()
+            except RoutingError as error:
+                self._lost(error)
+
+    async def _reach(self) -> None:
+        if not self._is_open:
+            await self._store.open()
+            self._is_open = True
+        store_id = await self._store.ping()
+        if self._table.store_id not in {"", store_id}:
+            log.warning("the store holds other contents than before", extra={"store_id": store_id})
+        self._table.store_id = store_id
+        self._found()
+
+    async def _compare(self) -> None:
+        """Bring the worker to what the store holds."""
+        records = await self._store.list()
+        for record in records:
+            self._changed(record)
+        gone = set(self._table.documents) - {record.model for record in records}
+        for model in gone:
+            del self._table.documents[model]
+            self._link.down(Forget(model))
+        if self._table.documents or gone:
+            await self._save()
+
+    async def _fetch(self, model: str) -> None:
+        record = await self._store.load(model)
+        if record is not None:
+            self._changed(record)
+            await self._save()
+
+    def _changed(self, record: Record) -> None:
+        """The store holds this record: serve it."""
+        if self._table.documents.get(record.model) != (record.revision, record.document):
+            self._push(record.model, record.revision, record.document)
+
+    def _push(self, model: str, revision: int, data: bytes) -> None:
+        self._table.documents[model] = (revision, data)
+        self._link.down(StoredDocument(model, revision, data))
+
+    def _known(self, model: str) -> int:
+        held = self._table.documents.get(model)
+        return held[0] if held else 0
+
+    async def _seed(self, seeds: Iterable[Route]) -> None:
+        """Create the routes of files that the store has never held."""
+        for route in seeds:
+            if await self._store.load(route.model) is not None:
+                continue
+            change_id = secrets.token_hex(16)
+            with suppress(RoutingError):  # another replica was first
+                await write(
+                    self._store,
+                    route.model,
+                    lambda record, route=route, change_id=change_id: (  # type: ignore[misc]
+                        None if record else _draft(record, edit.Replace(route), change_id)
+                    ),
+                    actor=SEED,
+                    reason="created from the routes folder",
+                    at=self._wall(),
+                    change_id=change_id,
+                )
+
+    async def _offer(self, table: Table) -> None:
+        """Give a store that was flushed, or put back to an older state, what this replica still knows."""
+        held = {record.model: record for record in await self._store.list()}
+        for model, (revision, data) in table.documents.items():
+            record = held.get(model)
+            if record is not None and record.revision >= revision:
+                continue
+            entry = chain(
+                record.head_sha256 if record else GENESIS_SHA256,
+                model=model,
+                revision=revision,
+                at=self._wall(),
+                actor="supervisor",
+                reason="the store had lost this revision: offered back from a replica's copy",
+                change_id=secrets.token_hex(16),
+                verb="offer",
+                evidence=None,
+                document=data,
+            )
+            with suppress(RoutingError):  # another replica was first, with the same or a higher revision
+                offered = Record(model, revision, data, entry.sha256)
+                await self._store.compare_and_set(record.revision if record else 0, offered, entry)
+                log.warning("offered a route back to the store", extra={"model": model, "revision": revision})
+
+    async def _save(self) -> None:
+        try:
+            await self._copy.write(self._table)
+        except OSError as error:
+            log.error("the disk copy cannot be written", extra={"reason": str(error)})
+
+    def _lost(self, error: Exception) -> None:
+        if self.is_store_reachable or not self.store_problem:
+            log.error("the store is gone: serving and guarding go on, edits do not", extra={"reason": str(error)})
+        self.is_store_reachable, self.store_problem = False, str(error)
+
+    def _found(self) -> None:
+        if not self.is_store_reachable and self.store_problem:
+            log.warning("the store is back")
+        self.is_store_reachable, self.store_problem = True, ""
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(_logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:  # the top of a task
+        log.exception("a task of the supervisor crashed")
+        raise
+
+
+def _draft(record: Record | None, change: edit.Change, change_id: str) -> Draft | None:
+    """What a change makes of a record; ``None`` when it changes nothing."""
+    current = decode(record.document) if record else None
+    following = edit.next_document(current, change, change_id)
+    if following is None:
+        return None
+    evidence = change.evidence if isinstance(change, edit.Lower) else None
+    return Draft(following.revision, encode(following), type(change).__name__.lower(), evidence)

@@ -1,0 +1,114 @@
+"""The worker's side: a stored document becomes what requests are served from, or is refused and changes nothing."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from gateway.backends.registry import Registry
+from gateway.control.link import Applied, Down, Forget, Lower, Refused, StoredDocument, Up
+from gateway.runtime.arms import Arm
+from gateway.runtime.compile import CompiledRoute, compile_route
+from gateway.runtime.snapshot import Runtime, Snapshot
+from routing.codec import decode, lowered_as_in
+from routing.document import DeletedRoute, Document
+from routing.errors import InvalidDocument, NewerSchema, Problem
+
+log = logging.getLogger("turnout.sync")
+
+
+class Sync:
+    """Applies documents to the runtime of one worker.
+
+    Args:
+        repository: Arms of the model repository, for pins.
+        tell: Sends to the supervisor.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        registry: Registry,
+        repository: Mapping[tuple[str, str], Arm],
+        tell: Callable[[Up], None],
+        *,
+        opaque: bool,
+    ) -> None:
+        self._runtime = runtime
+        self._registry = registry
+        self._repository = repository
+        self._tell = tell
+        self._opaque = opaque
+        self._routes: dict[str, CompiledRoute] = {}
+        runtime.current = Snapshot({}, repository)
+
+    def receive(self, message: Down) -> None:
+        """Do what the supervisor says."""
+        match message:
+            case StoredDocument():
+                self._apply(message)
+            case Forget():
+                self._remove(message.model)
+            case Lower():
+                self._lower(message)
+
+    def _apply(self, message: StoredDocument) -> None:
+        known = self._routes.get(message.model)
+        problems: tuple[Problem, ...] = ()
+        try:
+            document: Document | None = decode(message.data)
+        except InvalidDocument as error:
+            document, problems = None, error.problems
+        except NewerSchema as error:
+            problems = (Problem("/schema", "newer_schema", str(error)),)
+            document = self._follow(message, known)
+        if problems:
+            self._refuse(message, problems)
+        if document is None:
+            return
+        if isinstance(document, DeletedRoute):
+            self._remove(document.model)
+        else:
+            compiled = compile_route(document, known, self._registry, opaque=self._opaque)
+            self._routes = {**self._routes, document.model: compiled}
+            self._swap()
+            if known is not None:
+                known.retire()
+        if not problems:
+            self._tell(Applied(message.model, document.revision))
+
+    @staticmethod
+    def _follow(message: StoredDocument, known: CompiledRoute | None) -> Document | None:
+        """What can be obeyed of a newer release's document."""
+        if known is None:
+            return None
+        try:
+            return lowered_as_in(message.data, known.document)
+        except InvalidDocument:
+            return None
+
+    def _refuse(self, message: StoredDocument, problems: tuple[Problem, ...]) -> None:
+        log.error(
+            "a document was refused",
+            extra={
+                "model": message.model,
+                "revision": message.revision,
+                "problems": [f"{p.pointer}: {p.message}" for p in problems],
+            },
+        )
+        self._tell(Refused(message.model, message.revision, problems))
+
+    def _remove(self, model: str) -> None:
+        known = self._routes.get(model)
+        if known is None:
+            return
+        self._routes = {name: route for name, route in self._routes.items() if name != model}
+        self._swap()
+        known.retire()
+
+    def _lower(self, message: Lower) -> None:
+        route = self._routes.get(message.model)
+        arm = route.by_version.get(message.version) if route else None
+        if arm is not None and arm.evidence.epoch == message.epoch and not arm.is_stable:
+            arm.evidence.lowered = True
+
+    def _swap(self) -> None:
+        self._runtime.current = Snapshot(self._routes, self._repository)

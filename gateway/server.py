@@ -1,0 +1,149 @@
+"""Runs a gateway: two listeners in one loop, one signal handler, one drain."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Generator, Sequence
+
+import uvicorn
+
+from gateway.app import App
+from gateway.errors import CannotStart
+from gateway.settings import Settings, split_address
+from routing.table import Route
+
+log = logging.getLogger("turnout.server")
+
+BACKLOG = 2048
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Listener(uvicorn.Server):
+    """A uvicorn server that leaves signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are the process's, not a listener's."""
+        yield
+
+
+def bind(address: str) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        CannotStart: The address is taken or not ours.
+    """
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise CannotStart(f"cannot listen on {address}: {error.strerror}") from None
+    sock.setblocking(False)
+    return sock
+
+
+class Gateway:
+    """One serving process.
+
+    Attributes:
+        data_port: Port of the data plane, once bound.
+        admin_port: Port of the admin plane.
+    """
+
+    def __init__(self, settings: Settings, seeds: Sequence[Route] = ()) -> None:
+        self._settings = settings
+        self._seeds = seeds
+        self._draining = asyncio.Event()
+        self._signals = 0
+        self._listeners: list[_Listener] = []
+        self.data_port = self.admin_port = 0
+
+    async def serve(self, on_ready: Callable[[App], None] | None = None) -> None:
+        """Serve until a signal or ``drain``.
+
+        Raises:
+            CannotStart: An address is taken, or there is no table to serve from.
+        """
+        with contextlib.ExitStack() as sockets:
+            data = sockets.enter_context(bind(self._settings.server.listen))
+            admin = sockets.enter_context(bind(self._settings.admin.listen))
+            self.data_port, self.admin_port = data.getsockname()[1], admin.getsockname()[1]
+            app = App(self._settings, self._seeds)
+            self._listeners = [self._listener(app.data_app), self._listener(app.admin_app)]
+            self._catch_signals()
+            try:
+                await app.start()
+                async with asyncio.TaskGroup() as group:
+                    for listener, sock in zip(self._listeners, (data, admin), strict=True):
+                        group.create_task(listener.serve(sockets=[sock]))
+                    group.create_task(self._drain_on_signal(app))
+                    if on_ready is not None:
+                        on_ready(app)
+            finally:
+                await app.stop()
+
+    def drain(self) -> None:
+        """Begin to end: as a signal does."""
+        self._draining.set()
+
+    async def _drain_on_signal(self, app: App) -> None:
+        """Put both listeners into draining before either waits."""
+        await self._draining.wait()
+        log.warning("draining", extra={"in_work": len(app.pipeline.in_work), "drain_s": self._settings.drain_s})
+        app.drain()
+        await asyncio.sleep(self._settings.server.drain_notice_ms / 1000)
+        for listener in self._listeners:
+            listener.should_exit = True
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
+                loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        """The first signal drains, the second does not wait for requests in work."""
+        self._signals += 1
+        self._draining.set()
+        if self._signals > 1:
+            for listener in self._listeners:
+                listener.should_exit = listener.force_exit = True
+
+    def _listener(self, app: object) -> _Listener:
+        return _Listener(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=self._settings.server.keep_alive_s,
+                timeout_graceful_shutdown=max(1, round(self._settings.drain_s)),
+            )
+        )
+
+
+def run(settings: Settings, seeds: Sequence[Route], on_ready: Callable[[App, Gateway], None] | None = None) -> None:
+    """Serve in this process on uvloop, until a signal.
+
+    Raises:
+        CannotStart: The sentence says why.
+    """
+    import uvloop  # noqa: PLC0415  not on every platform
+
+    async def main() -> None:
+        gateway = Gateway(settings, seeds)
+        await gateway.serve(None if on_ready is None else lambda app: on_ready(app, gateway))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
