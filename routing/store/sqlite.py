@@ -127,6 +127,7 @@ class SqliteStore:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
                     await ticket.wait()
+            if ticket.is_set():  # asked, not taken from how the wait ended: both may come true at once
                 version = -1
 
     async def history(self, model: str, *, limit: int = 1000) -> Sequence[HistoryEntry]:

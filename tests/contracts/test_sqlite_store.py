@@ -171,6 +171,22 @@ def test_a_new_file_has_another_identity_and_knows_no_old_position(tmp_path: Pat
     asyncio.run(scenario())
 
 
+def test_no_write_of_our_own_falls_between_two_looks(tmp_path: Path) -> None:
+    """The end of a wait and the ring may come in the same turn of the loop."""
+
+    async def scenario() -> None:
+        store = SqliteStore(tmp_path / "a.db", poll_s=0.0005)
+        async with opened(store), aclosing(store.watch(await store.position())) as changes:
+            await store._call(lambda: store._db.execute("PRAGMA synchronous = OFF").fetchall())
+            for number in range(500):
+                heard = asyncio.create_task(take(changes, 1))
+                await asyncio.sleep(number % 7 * 0.0003)
+                await put(store, "m", b"")
+                await heard
+
+    asyncio.run(scenario())
+
+
 def test_a_long_backlog_comes_in_batches(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = SqliteStore(tmp_path / "a.db")
