@@ -93,3 +93,14 @@ class OutcomeUnknown(RoutingError):
     def __init__(self, model: str) -> None:
         super().__init__(f"outcome unknown: the store went away while {model!r} was written; read before you repeat")
         self.model = model
+
+
+class PositionLost(RoutingError):
+    """The store no longer knows this place in its changes: read everything, then watch from the new position."""
+
+    def __init__(self, position: str) -> None:
+        super().__init__(
+            f"position {position!r} is not in this store (flushed, restored or trimmed): "
+            "read all routes, then watch from the new position"
+        )
+        self.position = position

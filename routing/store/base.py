@@ -1,0 +1,132 @@
+"""What every store promises. One contract suite holds all of them to it."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from routing.errors import PositionLost
+from routing.store.history import HistoryEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The stored document of one route.
+
+    Attributes:
+        model: The route's model.
+        revision: 1 or more; grows with every change.
+        document: Opaque bytes.
+        head_sha256: Hash of the newest history entry, for the next one to follow.
+    """
+
+    model: str
+    revision: int
+    document: bytes
+    head_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """News that a route changed. ``position`` resumes a watch right after it."""
+
+    position: str
+    model: str
+    revision: int
+
+
+class Store(Protocol):
+    """Keeps documents, their history and the order of changes.
+
+    Any call may raise StoreUnavailable; the time it takes to say so is bounded.
+
+    Attributes:
+        kind: ``"memory"``, ``"sqlite"`` or ``"redis"``.
+        store_id: 32 hex digits made once per contents: a flushed store has another. Valid after ``open``.
+    """
+
+    @property
+    def kind(self) -> str:
+        """``"memory"``, ``"sqlite"`` or ``"redis"``."""
+
+    @property
+    def store_id(self) -> str:
+        """Identity of the contents as last seen by ``open`` or ``ping``."""
+
+    async def open(self) -> None:
+        """Reach the store and prepare it when it is new."""
+
+    async def close(self) -> None:
+        """Give everything back, also when the store is gone. Running watches end with StoreUnavailable."""
+
+    async def load(self, model: str) -> Record | None:
+        """The record of one route."""
+
+    async def list(self) -> Sequence[Record]:
+        """All records, in the order of their model names."""
+
+    async def compare_and_set(self, expected: int, record: Record, entry: HistoryEntry) -> None:
+        """Store ``record`` and append ``entry``, both or neither, if the route still has revision ``expected``.
+
+        Sending a change again that is already in the history, known by its ``change_id``, is a success.
+
+        Args:
+            expected: Revision the change is based on; 0 when there is no record yet.
+            record: What is stored next; its revision is above ``expected``.
+            entry: The history entry of the same revision.
+
+        Raises:
+            StaleRevision: Somebody else was first. Nothing was changed.
+            StoreUnavailable: Nothing was changed, now or later.
+            OutcomeUnknown: It may have happened or may yet happen.
+        """
+
+    async def position(self) -> str:
+        """Newest position. Take it before ``list``, then watch from it: nothing is missed, some may come twice."""
+
+    def watch(self, after: str) -> AsyncGenerator[Change, None]:
+        """Every change after a position, in order, forever. Close the generator when done.
+
+        Raises:
+            StoreUnavailable: The connection is lost: read everything, then watch again.
+            PositionLost: The changes after this position are not all there.
+        """
+
+    async def history(self, model: str, *, limit: int = 1000) -> Sequence[HistoryEntry]:
+        """The newest ``limit`` entries of a route, oldest first."""
+
+    async def ping(self) -> str:
+        """The store_id now held: a store that was flushed or replaced meanwhile answers another."""
+
+
+def check_step(expected: int, record: Record, entry: HistoryEntry) -> None:
+    """Refuse a record and an entry that do not describe the same step.
+
+    Raises:
+        ValueError: They differ, or the revision does not grow.
+    """
+    if (record.model, record.revision, record.document, record.head_sha256) != (
+        entry.model,
+        entry.revision,
+        entry.document,
+        entry.sha256,
+    ):
+        raise ValueError("the record and its history entry differ")
+    if record.revision <= expected or expected < 0:
+        raise ValueError(f"revision {record.revision} does not follow {expected}")
+
+
+def make_position(store_id: str, sequence: int) -> str:
+    """A place in the changes of one store: how many there were, and whose."""
+    return f"{store_id}:{sequence}"
+
+
+def sequence_in(position: str, store_id: str) -> int:
+    """Number of changes before ``position`` in this store.
+
+    Raises:
+        PositionLost: It belongs to other contents or is no position at all.
+    """
+    owner, _, number = position.partition(":")
+    if owner != store_id or not (number.isascii() and number.isdigit()):
+        raise PositionLost(position)
+    return int(number)

@@ -1,0 +1,105 @@
+"""A store in this process, for tests and for trying things out: gone when the process is."""
+
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from itertools import islice
+
+from routing.errors import PositionLost, StaleRevision, StoreUnavailable
+from routing.store.base import Change, Record, check_step, make_position, sequence_in
+from routing.store.bell import Bell
+from routing.store.history import HistoryEntry
+
+KEPT_CHANGES = 100_000  # changes to resume a watch from; also the history kept of each route
+
+
+class MemoryStore:
+    """Implements Store with dictionaries. Use it from one event loop.
+
+    Args:
+        kept: Newest changes, and newest history entries of each route, that are kept.
+    """
+
+    kind = "memory"
+
+    def __init__(self, *, kept: int = KEPT_CHANGES) -> None:
+        self.store_id = secrets.token_hex(16)
+        self._records: dict[str, Record] = {}
+        self._history: dict[str, deque[HistoryEntry]] = {}
+        self._changes: deque[Change] = deque(maxlen=kept)
+        self._sequence = 0
+        self._kept = kept
+        self._bell = Bell()
+        self._is_open = False
+
+    async def open(self) -> None:
+        """Start, or start again with what was stored before."""
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Stop; watches end with StoreUnavailable."""
+        self._is_open = False
+        self._bell.ring()
+
+    async def load(self, model: str) -> Record | None:
+        """See Store."""
+        self._require_open()
+        return self._records.get(model)
+
+    async def list(self) -> Sequence[Record]:
+        """See Store."""
+        self._require_open()
+        return [self._records[model] for model in sorted(self._records)]
+
+    async def compare_and_set(self, expected: int, record: Record, entry: HistoryEntry) -> None:
+        """See Store."""
+        self._require_open()
+        check_step(expected, record, entry)
+        held = self._records.get(record.model)
+        current = held.revision if held else 0
+        if current != expected:
+            if any(past.change_id == entry.change_id for past in self._history.get(record.model, ())):
+                return
+            raise StaleRevision(expected, current)
+        self._records[record.model] = record
+        self._history.setdefault(record.model, deque(maxlen=self._kept)).append(entry)
+        self._sequence += 1
+        self._changes.append(Change(self._position(), record.model, record.revision))
+        self._bell.ring()
+
+    async def position(self) -> str:
+        """See Store."""
+        self._require_open()
+        return self._position()
+
+    async def watch(self, after: str) -> AsyncGenerator[Change, None]:
+        """See Store."""
+        seen = sequence_in(after, self.store_id)
+        while True:
+            self._require_open()
+            ticket = self._bell.ticket()
+            behind = self._sequence - seen
+            if not 0 <= behind <= len(self._changes):
+                raise PositionLost(make_position(self.store_id, seen))
+            for change in reversed([*islice(reversed(self._changes), behind)]):
+                yield change
+            seen += behind
+            if seen == self._sequence:
+                await ticket.wait()
+
+    async def history(self, model: str, *, limit: int = 1000) -> Sequence[HistoryEntry]:
+        """See Store."""
+        self._require_open()
+        return list(self._history.get(model, ()))[-limit:] if limit > 0 else []
+
+    async def ping(self) -> str:
+        """See Store."""
+        self._require_open()
+        return self.store_id
+
+    def _position(self) -> str:
+        return make_position(self.store_id, self._sequence)
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise StoreUnavailable("the store is closed")

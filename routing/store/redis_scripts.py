@@ -1,0 +1,68 @@
+"""How turnout lays itself out in Redis, and the scripts that keep it whole.
+
+All keys share the hash tag ``{turnout}``, so that one script may touch them on a cluster too:
+
+    {turnout}:meta             hash    layout (version of this page), store_id, sequence (changes so far)
+    {turnout}:routes           hash    model -> "REVISION HEAD_SHA256\\n" and the document's bytes
+    {turnout}:history:MODEL    zset    score: revision, member: encoded history entry
+    {turnout}:changes          stream  id SEQUENCE-0, fields model, revision, store; dense ids make a gap visible
+    {turnout}:void:ATTEMPT     string  an attempt that was given up and must not happen any more; expires
+
+Delete all of it or nothing. Documents and entries are opaque to the scripts.
+"""
+
+LAYOUT = 1
+META = "{turnout}:meta"
+ROUTES = "{turnout}:routes"
+CHANGES = "{turnout}:changes"
+
+
+def history_key(model: str) -> str:
+    """Where a route's history is."""
+    return f"{{turnout}}:history:{model}"
+
+
+def void_key(attempt: str) -> str:
+    """The mark on an attempt that was given up."""
+    return f"{{turnout}}:void:{attempt}"
+
+
+# Who holds the contents; a new or flushed store gets an identity. KEYS meta. ARGV layout, fresh store_id.
+IDENTIFY = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('HSET', KEYS[1], 'layout', ARGV[1], 'store_id', ARGV[2], 'sequence', 0)
+end
+return redis.call('HMGET', KEYS[1], 'layout', 'store_id', 'sequence')
+"""
+
+# The one write. KEYS meta, routes, history, changes, void.
+# ARGV layout, fresh store_id, model, expected, revision, record, entry, changes to keep.
+COMPARE_AND_SET = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('HSET', KEYS[1], 'layout', ARGV[1], 'store_id', ARGV[2], 'sequence', 0)
+end
+local meta = redis.call('HMGET', KEYS[1], 'layout', 'store_id')
+if meta[1] ~= ARGV[1] then return {'layout', meta[1]} end
+if redis.call('EXISTS', KEYS[5]) == 1 then return {'void'} end
+local held = redis.call('HGET', KEYS[2], ARGV[3])
+local current = held and string.match(held, '^%d+') or '0'
+if current ~= ARGV[4] then
+  local past = redis.call('ZRANGEBYSCORE', KEYS[3], ARGV[5], ARGV[5])
+  return {'stale', current, past[1] or ''}
+end
+local sequence = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'sequence', 1))
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[8], sequence .. '-0',
+           'model', ARGV[3], 'revision', ARGV[5], 'store', meta[2])
+redis.call('ZADD', KEYS[3], ARGV[5], ARGV[7])
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[6])
+return {'done'}
+"""
+
+# After a lost reply: did it happen? If not, it never will, even if the command is still on its way.
+# KEYS routes, history, void. ARGV model, revision, seconds to remember.
+SETTLE = """
+redis.call('SET', KEYS[3], '', 'EX', ARGV[3])
+local held = redis.call('HGET', KEYS[1], ARGV[1])
+local past = redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[2], ARGV[2])
+return {held and string.match(held, '^%d+') or '0', past[1] or ''}
+"""
