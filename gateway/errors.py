@@ -16,7 +16,7 @@ class BadRequest(GatewayError):
 
 
 class BodyTooLarge(GatewayError):
-    """The body is larger than ``server.max_body_bytes``."""
+    """The body is larger than the plane's bound."""
 
 
 class BodyTimeout(GatewayError):
@@ -43,6 +43,14 @@ class DeadlineExceeded(GatewayError):
     """No version answered within the request's time."""
 
 
+class PreconditionRequired(GatewayError):
+    """A write does not say which revision it is based on."""
+
+
+class DamagedDocument(GatewayError):
+    """What the store or the history holds is not what was written."""
+
+
 class InvalidSettings(GatewayError):
     """Settings that cannot be served with. ``problems`` lists everything that is wrong."""
 
@@ -64,6 +72,8 @@ STATUS: dict[type[Exception], int] = {
     VersionNotReady: 503,
     Overloaded: 503,
     DeadlineExceeded: 504,
+    PreconditionRequired: 428,
+    DamagedDocument: 500,
     routing_errors.InvalidDocument: 422,
     routing_errors.RouteNotFound: 404,
     routing_errors.StaleRevision: 412,

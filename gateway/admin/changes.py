@@ -1,0 +1,206 @@
+"""The one way from a person's wish to a stored document: build, check, compare-and-set, or only say what would be."""
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.admin.json_patch import diff
+from gateway.errors import DamagedDocument, Overloaded
+from routing import edit
+from routing.codec import as_json, decode, encode
+from routing.document import Document, RouteDocument
+from routing.edit import next_document
+from routing.errors import InvalidDocument, Problem, RouteNotFound, StaleRevision
+from routing.parse import parse_route
+from routing.store import Draft, Record, Store, write
+from routing.table import Route
+
+log = logging.getLogger("turnout.admin")
+
+Make = Callable[[Document | None], edit.Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A change that somebody asks for.
+
+    Attributes:
+        model: Whose route.
+        verb: What is done, for the history.
+        actor: Who.
+        reason: Why; may be empty.
+        is_dry: Do everything but the write.
+        retries: Lost races to take up again.
+    """
+
+    model: str
+    verb: str
+    actor: str
+    reason: str
+    is_dry: bool
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a wish came to; ``after`` equals ``before`` when it changes nothing."""
+
+    before: Document | None
+    after: Document
+    is_changed: bool
+
+
+class Changes:
+    """Applies wishes to a store.
+
+    Args:
+        store: Where documents are kept.
+        check_route: Problems of a route that only this process can see, such as a host that is not allowed.
+        now: Wall clock, seconds since 1970.
+    """
+
+    def __init__(
+        self, store: Store, check_route: Callable[[Route], Sequence[Problem]], now: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._check_route = check_route
+        self.now = now
+
+    async def apply(self, wish: Wish, make: Make) -> Result:
+        """Bring a change about, or tell what it would do.
+
+        Args:
+            make: Makes the change from the stored document; what it raises passes through. Called again after each
+                lost race.
+        """
+        change_id = secrets.token_hex(16)
+        result: Result | None = None
+
+        def build(record: Record | None) -> Draft | None:
+            nonlocal result
+            before = stored(record)
+            after = next_document(before, make(before), change_id)
+            if after is None:
+                assert before is not None
+                result = Result(before, before, is_changed=False)
+                return None
+            result = Result(before, after, is_changed=True)
+            return Draft(after.revision, encode(after), wish.verb)
+
+        if wish.is_dry:
+            build(await self._store.load(wish.model))
+        else:
+            await self._write(wish, build, change_id)
+        assert result is not None
+        if result.is_changed and not wish.is_dry:
+            _log(wish, result.after)
+        return result
+
+    async def _write(self, wish: Wish, build: Callable[[Record | None], Draft | None], change_id: str) -> None:
+        try:
+            await write(
+                self._store,
+                wish.model,
+                build,
+                actor=wish.actor,
+                reason=wish.reason,
+                at=self.now(),
+                change_id=change_id,
+                retries=wish.retries,
+            )
+        except StaleRevision:
+            if not wish.retries:
+                raise
+            raise Overloaded(f"{wish.model!r} is being changed too often right now: try again") from None
+
+    def route_from(self, model: str, plain: Any) -> Route:
+        """The route in a body for the path of ``model``; the body may leave its name out.
+
+        Raises:
+            InvalidDocument: With all problems.
+        """
+        problems: list[Problem] = []
+        if isinstance(plain, Mapping):
+            if plain.get("model", model) != model:
+                problems.append(
+                    Problem("/model", "mismatch", f"the path says {model!r}: leave `model` out or repeat it")
+                )
+            plain = {**plain, "model": model}
+        try:
+            route = parse_route(plain)
+        except InvalidDocument as error:
+            raise InvalidDocument([*problems, *error.problems]) from None
+        return self.allowed(route, problems)
+
+    def allowed(self, route: Route, problems: Sequence[Problem] = ()) -> Route:
+        """The route, when this process may serve it.
+
+        Raises:
+            InvalidDocument: With ``problems`` and those that only this process can see.
+        """
+        if found := [*problems, *self._check_route(route)]:
+            raise InvalidDocument(found)
+        return route
+
+
+def stored(record: Record | None) -> Document | None:
+    """The document of a record.
+
+    Raises:
+        NewerSchema: A newer release wrote it.
+        DamagedDocument: It cannot be read.
+    """
+    if record is None:
+        return None
+    try:
+        return decode(record.document)
+    except InvalidDocument as error:
+        raise DamagedDocument(
+            f"the stored document of {record.model!r}, revision {record.revision}, cannot be read: {error}"
+        ) from None
+
+
+async def stored_route(store: Store, model: str) -> RouteDocument:
+    """The document of a route that exists now.
+
+    Raises:
+        RouteNotFound: There is none, or it was deleted.
+    """
+    document = stored(await store.load(model))
+    if not isinstance(document, RouteDocument):
+        raise RouteNotFound(model)
+    return document
+
+
+def without_names(plain: Any) -> Any:
+    """A plain document without what differs between any two revisions."""
+    if not isinstance(plain, Mapping):
+        return plain
+    return {key: value for key, value in plain.items() if key not in {"revision", "change_id"}}
+
+
+def preview(result: Result) -> dict[str, Any]:
+    """What a dry run answers."""
+    before = as_json(result.before) if result.before else None
+    after = as_json(result.after)
+    return {
+        "dry_run": True,
+        "would_change": result.is_changed,
+        "document": after,
+        "diff": diff(without_names(before), without_names(after)),
+    }
+
+
+def _log(wish: Wish, after: Document) -> None:
+    details = {
+        "model": wish.model,
+        "revision": after.revision,
+        "verb": wish.verb,
+        "actor": wish.actor,
+        "reason": wish.reason,
+        "change_id": after.change_id,
+        "evidence": None,
+    }
+    log.info("route changed", extra=details)

@@ -1,0 +1,95 @@
+"""The admin plane as one ASGI app: every path, behind one gate."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Path
+from starlette.types import ASGIApp
+
+from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
+from gateway.admin.auth import Authoriser
+from gateway.admin.changes import Changes
+from gateway.admin.edge import Edge
+from gateway.admin.history import HistoryEndpoints
+from gateway.admin.routes import RouteEndpoints
+from gateway.admin.verbs import VerbEndpoints
+from gateway.admin.views import Metrics, Overview, Status, ViewEndpoints
+from gateway.errors import GatewayError
+from gateway.settings import Token
+from routing.errors import Problem, RoutingError
+from routing.store import Store
+from routing.table import Route
+
+PREFIX = "/admin/v1"
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def admin_app(
+    *,
+    store: Store,
+    tokens: Sequence[Token],
+    check_route: Callable[[Route], Sequence[Problem]],
+    status: Status,
+    overview: Overview,
+    metrics: Metrics | None,
+    now: Callable[[], float],
+    refused: Counter[str] | None = None,
+) -> ASGIApp:
+    """Build the admin plane.
+
+    Args:
+        store: Open, and closed by the caller.
+        tokens: Who may come in; with none nobody may.
+        check_route: Problems of a route that only this process can see, such as a host that is not allowed.
+        status: What this process makes of one route, None when it does not serve it.
+        overview: The state of the process.
+        metrics: Renders the metrics and their content type; None: there is no ``/metrics`` here.
+        now: Wall clock, seconds since 1970.
+        refused: Counts refused log-ins by why, for the metrics.
+    """
+    refused = Counter() if refused is None else refused
+    changes = Changes(store, check_route, now)
+    views = ViewEndpoints(store, status, overview, metrics, refused)
+    paths = admin_paths(RouteEndpoints(store, changes), VerbEndpoints(store, changes), HistoryEndpoints(store), views)
+    app = Starlette(
+        routes=paths,
+        exception_handlers={
+            RoutingError: refuse,
+            GatewayError: refuse,
+            HTTPException: refuse_http,
+            Exception: refuse_unexpected,
+        },
+    )
+    app.router.redirect_slashes = False
+    return Edge(Authoriser(app, tokens, refused))
+
+
+def admin_paths(
+    routes: RouteEndpoints, verbs: VerbEndpoints, history: HistoryEndpoints, views: ViewEndpoints
+) -> list[Path]:
+    """Every path that is served. One entry for each path, so that ``Allow`` names all its methods."""
+    one = f"{PREFIX}/routes/{{model}}"
+    return [
+        _path(f"{PREFIX}/status", GET=views.everything),
+        _path(f"{PREFIX}/routes", GET=routes.list),
+        _path(one, GET=routes.get, PUT=routes.put, PATCH=routes.patch, DELETE=routes.delete),
+        _path(f"{one}/flip", POST=verbs.flip),
+        _path(f"{one}/release", POST=verbs.release),
+        _path(f"{one}/restore", POST=verbs.restore),
+        _path(f"{one}/history", GET=history.get),
+        _path(f"{one}/status", GET=views.status),
+        _path(f"{one}/explain", GET=views.explain),
+        _path("/metrics", GET=views.metrics),
+    ]
+
+
+def _path(path: str, **by_method: Endpoint) -> Path:
+    async def endpoint(request: Request) -> Response:
+        return await by_method["GET" if request.method == "HEAD" else request.method](request)
+
+    return Path(path, endpoint, methods=[*by_method])

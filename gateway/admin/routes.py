@@ -1,0 +1,148 @@
+"""Routes as a resource: list, read, create, replace, patch, delete."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin import query
+from gateway.admin.answers import answer
+from gateway.admin.bodies import read_json
+from gateway.admin.changes import Changes, Make, Result, Wish, preview, stored, stored_route
+from gateway.admin.conditions import condition
+from gateway.admin.json_patch import merge_patch
+from gateway.errors import DamagedDocument
+from routing.codec import as_json
+from routing.document import Document, RouteDocument
+from routing.edit import Delete, Replace
+from routing.errors import NewerSchema, RouteNotFound
+from routing.store import Record, Store
+from routing.table import NAME_PATTERN
+
+NAME = re.compile(NAME_PATTERN)
+
+
+class RouteEndpoints:
+    """``/routes`` and ``/routes/{model}``."""
+
+    def __init__(self, store: Store, changes: Changes) -> None:
+        self._store = store
+        self._changes = changes
+
+    async def list(self, request: Request) -> Response:
+        """Every route in a few words."""
+        query.parameters(request)
+        found = [summary(record) for record in await self._store.list()]
+        return answer([item for item in found if item is not None])
+
+    async def get(self, request: Request) -> Response:
+        """The whole document."""
+        query.parameters(request)
+        document = await stored_route(self._store, model_in(request))
+        return answer(as_json(document), revision=document.revision)
+
+    async def put(self, request: Request) -> Response:
+        """Create the route, or put another in its place."""
+        wish, based_on = read_wish(request, "put"), condition(request)
+        route = self._changes.route_from(wish.model, await read_json(request))
+
+        def make(current: Document | None) -> Replace:
+            based_on.check(current)
+            return Replace(route)
+
+        return await respond(self._changes, wish, make)
+
+    async def patch(self, request: Request) -> Response:
+        """Merge a patch into the route (RFC 7396)."""
+        wish, based_on = read_wish(request, "patch"), condition(request)
+        patch = await read_json(request)
+
+        def make(current: Document | None) -> Replace:
+            route = existing(current, wish.model).route
+            based_on.check(current)
+            merged = merge_patch(route.model_dump(mode="json"), patch)
+            return Replace(self._changes.route_from(wish.model, merged))
+
+        return await respond(self._changes, wish, make)
+
+    async def delete(self, request: Request) -> Response:
+        """Remove the route; its revision counter, latches and history stay."""
+        wish, based_on = read_wish(request, "delete"), condition(request)
+
+        def make(current: Document | None) -> Delete:
+            existing(current, wish.model)
+            based_on.check(current)
+            return Delete(wish.model)
+
+        return await respond(self._changes, wish, make)
+
+
+def model_in(request: Request) -> str:
+    """The model that the path names.
+
+    Raises:
+        RouteNotFound: No model can have this name.
+    """
+    model: str = request.path_params["model"]
+    if NAME.fullmatch(model) is None:
+        raise RouteNotFound(model)
+    return model
+
+
+def read_wish(request: Request, verb: str) -> Wish:
+    """The part of a wish that stands outside the body."""
+    found = query.parameters(request, "dry_run", "reason")
+    return Wish(
+        model=model_in(request),
+        verb=verb,
+        actor=request.scope["turnout.actor"],
+        reason=query.reason(request, found),
+        is_dry=query.flag(found, "dry_run"),
+    )
+
+
+def existing(current: Document | None, model: str) -> RouteDocument:
+    """The current document of a route that is there.
+
+    Raises:
+        RouteNotFound: There is none, or it was deleted.
+    """
+    if not isinstance(current, RouteDocument):
+        raise RouteNotFound(model)
+    return current
+
+
+async def respond(changes: Changes, wish: Wish, make: Make) -> Response:
+    """Apply a wish and answer what it came to."""
+    result = await changes.apply(wish, make)
+    if wish.is_dry:
+        return answer(preview(result), revision=result.before.revision if result.before else None)
+    return _written(wish, result)
+
+
+def _written(wish: Wish, result: Result) -> Response:
+    after = result.after
+    if not isinstance(after, RouteDocument):
+        return answer({"model": wish.model, "revision": after.revision, "deleted": True})
+    is_created = not isinstance(result.before, RouteDocument)
+    headers = {"location": f"/admin/v1/routes/{wish.model}"} if is_created else None
+    return answer(as_json(after), 201 if is_created else 200, revision=after.revision, headers=headers)
+
+
+def summary(record: Record) -> Mapping[str, Any] | None:
+    """A stored route in a few words; None when it was deleted. One that cannot be read says so and hides no other."""
+    try:
+        document = stored(record)
+    except (NewerSchema, DamagedDocument) as error:
+        return {"model": record.model, "revision": record.revision, "error": str(error)}
+    if not isinstance(document, RouteDocument):
+        return None
+    return {
+        "model": document.model,
+        "revision": document.revision,
+        "stable": document.route.stable,
+        "weights_ppm": document.route.weights(),
+        "latched": sorted(document.guard.latched),
+    }
