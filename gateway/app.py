@@ -42,7 +42,7 @@ class App:
     Attributes:
         data_app: ASGI application of the data plane.
         admin_app: ASGI application of the admin plane.
-        new_token_file: Where the first start wrote an admin token; ``None`` when tokens were configured.
+        token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
     """
 
     def __init__(self, settings: Settings, seeds: Sequence[Route] = ()) -> None:
@@ -73,7 +73,7 @@ class App:
             check_s=settings.store.check_s,
         )
         self.data_plane = DataPlane(settings, self.runtime, self.pipeline)
-        self.new_token_file: Path | None = None
+        self.token_file: Path | None = None
         self.data_app: ASGIApp = self.data_plane.app()
         self.admin_app: ASGIApp = admin_app(
             store=self.store,
@@ -81,6 +81,7 @@ class App:
             check_route=lambda route: problems_of_backends(route, settings),
             status=self.status,
             overview=self.overview,
+            metrics=None,
             now=time.time,
         )
 
@@ -137,7 +138,7 @@ class App:
         if self._settings.admin.tokens:
             return self._settings.admin.tokens
         _, token = ensure_token(self._settings.state_dir)
-        self.new_token_file = self._settings.state_dir / "admin.token"
+        self.token_file = self._settings.state_dir / "admin.token"
         return (token,)
 
     def _make_backend(self, key: BackendKey) -> Backend:

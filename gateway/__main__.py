@@ -1,0 +1,5 @@
+"""``python -m gateway`` is ``turnout``."""
+
+from gateway.cli import main
+
+main()

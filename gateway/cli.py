@@ -1,0 +1,98 @@
+"""The command: ``turnout serve``, ``turnout check``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from gateway import __version__
+from gateway.app import App, problems_of_backends, read_seeds
+from gateway.errors import CannotStart, InvalidSettings
+from gateway.logs import configure
+from gateway.server import Gateway, run
+from gateway.settings import Settings, load_settings, read_yaml
+from routing.errors import InvalidDocument, Problem
+from routing.parse import parse_route
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="turnout")
+def main() -> None:
+    """An inference gateway that flips a bad canary to stable in the data path."""
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path), help="Settings, YAML. TURNOUT_<SECTION>__<KEY> overrides.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that serve.")
+def serve(config: Path | None, workers: int) -> None:
+    """Serve until a signal."""
+    if workers > 1:
+        raise click.UsageError(
+            "this release serves with one worker; for more, start replicas that share a Redis store (store.url)"
+        )
+    try:
+        settings = load_settings(config)
+        seeds = read_seeds(settings)
+    except InvalidSettings as error:
+        _refuse(error.problems)
+    configure(settings.log_level)
+    try:
+        run(settings, seeds, lambda app, gateway: _say_hello(settings, app, gateway))
+    except CannotStart as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def check(files: tuple[Path, ...]) -> None:
+    """Validate settings or routes; prints every problem with its pointer, exit 1 when there is one."""
+    failed = False
+    for file in files:
+        problems = _problems_of(file)
+        failed = failed or bool(problems)
+        for problem in problems:
+            click.echo(f"{file}: {problem.pointer or '/'}: {problem.message}")
+        if not problems:
+            click.echo(f"{file}: ok")
+    sys.exit(1 if failed else 0)
+
+
+def _problems_of(file: Path) -> Sequence[Problem]:
+    """Problems of one file: of a route if it looks like one, else of settings."""
+    try:
+        plain = read_yaml(file)
+        if isinstance(plain, dict) and {"model", "stable", "variants"} & set(plain):
+            return problems_of_backends(parse_route(plain), Settings())
+        read_seeds(load_settings(file))
+    except (InvalidDocument, InvalidSettings) as error:
+        return error.problems
+    return ()
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        click.echo(f"{problem.pointer or '/'}: {problem.message}", err=True)
+    sys.exit(1)
+
+
+def _say_hello(settings: Settings, app: App, gateway: Gateway) -> None:
+    """What to try, on standard output."""
+    data = f"http://{settings.server.listen.rpartition(':')[0]}:{gateway.data_port}"
+    admin = f"http://{settings.admin.listen.rpartition(':')[0]}:{gateway.admin_port}"
+    routes = app.runtime.current.routes
+    click.echo(f"turnout {__version__} serves {', '.join(sorted(routes)) or 'no route yet'}")
+    click.echo(f"  data   {data}/v2")
+    click.echo(f"  admin  {admin}/admin/v1/routes")
+    if app.token_file is not None:
+        click.echo(f"  token  in {app.token_file}")
+    if "sentiment" in routes:
+        click.echo("try:")
+        click.echo(
+            f"  curl -i {data}/v2/models/sentiment/infer -d "
+            """'{"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["A joy to use."]}]}'"""
+        )
+    if app.token_file is not None and routes:
+        model = min(routes)
+        click.echo(f'  curl -H "authorization: Bearer $(cat {app.token_file})" {admin}/admin/v1/routes/{model}/status')
+    sys.stdout.flush()
