@@ -4,6 +4,7 @@ import asyncio
 import errno
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from gateway.backends.base import Reply
 from gateway.backends.connection import Answer, Connect, Connection
@@ -11,6 +12,8 @@ from routing.analysis.outcome import Kind
 
 # A connection that fails with one of these says nothing about the backend: we ran out of something ourselves.
 OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+
+CLOSE_TIMEOUT_S = 1.0  # aborted sockets are gone within a turn or two of the loop
 
 
 class Exchange:
@@ -153,10 +156,12 @@ class Connections:
         for exchange in over:
             exchange.end(self._failure_of(Kind.UNREACHABLE, "was closed"))
         await asyncio.gather(*dials, return_exceptions=True)
-        while self._sockets:
-            for connection in list(self._sockets):
-                connection.abort()
-            await asyncio.sleep(0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while self._sockets:
+                    for connection in list(self._sockets):
+                        connection.abort()
+                    await asyncio.sleep(0)
 
     # What a connection says.
 
@@ -239,8 +244,7 @@ class Connections:
         task = asyncio.current_task()
         assert task is not None
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                connection = await self._connect(self._make)
+            connection = await self._open()
         except (OSError, UnicodeError) as problem:  # TimeoutError is an OSError
             if self._dials.pop(task, None) is not None:
                 self._refused(exchange, problem)
@@ -255,8 +259,20 @@ class Connections:
         else:
             self._carry(connection, exchange)
 
-    def _make(self) -> Connection:
-        return Connection(self, self._max_answer_bytes)
+    async def _open(self) -> Connection:
+        made: list[Connection] = []
+
+        def make() -> Connection:
+            made.append(Connection(self, self._max_answer_bytes))
+            return made[-1]
+
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                return await self._connect(make)
+        except BaseException:
+            # The loop closes the socket; uvloop does so without a word to the protocol.
+            self._sockets.difference_update(made)
+            raise
 
     def _refused(self, exchange: Exchange, problem: Exception) -> None:
         if isinstance(problem, OSError) and problem.errno in OWN_LIMITS:

@@ -6,6 +6,7 @@ wrote is what the client reads.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import orjson
 
@@ -13,6 +14,7 @@ from gateway.protocol.contract import check_answer
 
 __all__ = ["check_answer", "splice_identity"]
 
+MAX_NAMES = 1024  # names whose JSON form is remembered
 _WS = rb"[ \t\n\r]*+"
 _SIMPLE = rb'"[^"\\]*+"'  # a string without escapes
 # The usual order of servers: names first, perhaps behind an id.
@@ -44,22 +46,43 @@ def splice_identity(body: bytes, header_length: int | None, model: str, version:
         very same object comes back when nothing had to change, or when the JSON part is not an object that closes.
     """
     head = body if header_length is None else body[:header_length]
-    wanted = {"model_name": orjson.dumps(model), "model_version": orjson.dumps(version)}
-    usual = _USUAL.match(head)
-    if usual is not None and head.find(b"\\", usual.end()) < 0 and head.find(b'"model_', usual.end()) < 0:
-        found = {"model_name": [usual.span(1)], "model_version": [usual.span(2)]}
-    else:
-        try:
-            found = _find_names(head)
-        except _NotAnObject:
-            return body, header_length
-    pieces = _pieces(head, found, wanted)
-    if len(pieces) == 1:
+    names = _encoded(model), _encoded(version)
+    new_head = _splice_usual(head, *names)
+    if new_head is None:
+        new_head = _splice_any(head, {"model_name": names[0], "model_version": names[1]})
+    if new_head is head:
         return body, header_length
-    new_head = b"".join(pieces)
     if header_length is None:
         return new_head, None
     return b"".join((new_head, memoryview(body)[header_length:])), len(new_head)
+
+
+@lru_cache(maxsize=MAX_NAMES)
+def _encoded(name: str) -> bytes:
+    return orjson.dumps(name)
+
+
+def _splice_usual(head: bytes, model: bytes, version: bytes) -> bytes | None:
+    """The new head, or the very same one; ``None`` when the order is not the usual one or a key could come again."""
+    usual = _USUAL.match(head)
+    if usual is None:
+        return None
+    a, b = usual.span(1)
+    c, d = usual.span(2)
+    if head.find(b"\\", d) >= 0 or head.find(b'"model_', d) >= 0:
+        return None
+    if head[a:b] == model and head[c:d] == version:
+        return head
+    return b"%b%b%b%b%b" % (head[:a], model, head[b:c], version, head[d:])
+
+
+def _splice_any(head: bytes, wanted: dict[str, bytes]) -> bytes:
+    try:
+        found = _find_names(head)
+    except _NotAnObject:
+        return head
+    pieces = _pieces(head, found, wanted)
+    return head if len(pieces) == 1 else b"".join(pieces)
 
 
 class _NotAnObject(Exception):
