@@ -17,6 +17,7 @@ from routing.table import Route
 log = logging.getLogger("turnout.server")
 
 BACKLOG = 2048
+STARTED_POLL_S = 0.005
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -83,6 +84,8 @@ class Gateway:
                     for listener, sock in zip(self._listeners, (data, admin), strict=True):
                         group.create_task(listener.serve(sockets=[sock]))
                     group.create_task(self._drain_on_signal(app))
+                    while not all(listener.started for listener in self._listeners):
+                        await asyncio.sleep(STARTED_POLL_S)
                     if on_ready is not None:
                         on_ready(app)
             finally:
