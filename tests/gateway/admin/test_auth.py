@@ -29,7 +29,7 @@ def spellings(path: str) -> Iterator[str]:
     yield path + "/"
     yield path + "//"
     yield path.replace("/", "%2f")
-    yield "/" + path[1:].replace("/", "%2F")
+    yield path.replace("/", "%2F")
     yield f"{first}%2f{last}"
     yield f"{first}%252f{last}"
     yield f"{first}/{last}%2f"

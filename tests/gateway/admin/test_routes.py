@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import orjson
@@ -128,20 +128,22 @@ class Racing(MemoryStore):
     """Between the load and the compare-and-set of a writer, somebody else writes ``races`` times."""
 
     races = 0
+    names = count()
 
     async def compare_and_set(self, expected: int, record: Record, entry: Any) -> None:
         if self.races:
             self.races -= 1
             held = decode((await self.load(record.model) or record).document)
             assert isinstance(held, RouteDocument)
-            following = held.model_copy(update={"revision": held.revision + 1, "change_id": f"{self.races:032}"})
+            change_id = f"{next(self.names):032x}"
+            following = held.model_copy(update={"revision": held.revision + 1, "change_id": change_id})
 
             def build(_record: Record | None) -> Draft:
                 return Draft(following.revision, encode(following), "put")
 
-            hidden, self.races = self.races, 0
-            await write(self, record.model, build, actor="x", reason="", at=0, change_id=f"{hidden:032x}")
-            self.races = hidden
+            left, self.races = self.races, 0
+            await write(self, record.model, build, actor="x", reason="", at=0, change_id=change_id)
+            self.races = left
         await super().compare_and_set(expected, record, entry)
 
 
@@ -173,7 +175,11 @@ async def test_a_write_that_changes_nothing_makes_no_revision(plane: Plane) -> N
 @on_a_plane
 async def test_a_patch_merges_and_null_removes(plane: Plane) -> None:
     await plane.create(slo={"errors": {"max_rate": 0.01}})
-    patch = {"sticky": None, "slo": {"latency": {"p99_ms": 50}}, "variants": [{"version": "1", "weight_ppm": 1_000_000}]}
+    patch = {
+        "sticky": None,
+        "slo": {"latency": {"p99_ms": 50}},
+        "variants": [{"version": "1", "weight_ppm": 1_000_000}],
+    }
     answer = await plane.ask("PATCH", "/routes/credit", patch, if_match="1")
     route = answer.json()["route"]
     assert route["sticky"] is None
@@ -289,7 +295,9 @@ async def test_a_dry_run_tells_and_changes_nothing(plane: Plane) -> None:
     assert await plane.contents() == before
 
 
-@pytest.mark.parametrize("asked", ["dry_rum=1", "dry_run=yes", "dry_run=", "dry_run=1&dry_run=0", "reason=" + "x" * 1001])
+@pytest.mark.parametrize(
+    "asked", ["dry_rum=1", "dry_run=yes", "dry_run=", "dry_run=1&dry_run=0", "reason=" + "x" * 1001]
+)
 def test_a_misspelled_parameter_changes_nothing(asked: str) -> None:
     async def scenario(plane: Plane) -> None:
         await plane.create()
@@ -407,4 +415,4 @@ async def test_the_answer_is_what_was_stored(plane: Plane) -> None:
     answer = await plane.ask("PATCH", "/routes/credit", TEN_PERCENT, if_match="1")
     record = await plane.store.load("credit")
     assert record is not None
-    assert answer.json() == as_json(decode(replace(record).document))
+    assert answer.json() == as_json(decode(record.document))

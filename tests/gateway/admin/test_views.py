@@ -7,7 +7,9 @@ from tests.gateway.admin.plane import Plane, on_a_plane
 def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
     async def scenario(plane: Plane) -> None:
         await plane.create()
-        await plane.ask("PUT", "/routes/new", {"stable": "1", "variants": [{"version": "1", "weight": 100}]}, if_none_match="*")
+        await plane.ask(
+            "PUT", "/routes/new", {"stable": "1", "variants": [{"version": "1", "weight": 100}]}, if_none_match="*"
+        )
         answer = await plane.ask("GET", "/routes/credit/status", who="vera")
         assert answer.json() == {
             "model": "credit",
