@@ -58,6 +58,16 @@ def test_a_verb_lists_every_problem_of_its_body(body: Any, pointers: list[str]) 
 
 
 @on_a_plane
+async def test_the_reason_of_a_verb_stands_in_its_body_alone(plane: Plane) -> None:
+    await plane.create()
+    answer = await plane.ask("POST", "/routes/credit/flip?reason=there", {"reason": "here"})
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "the parameter 'reason' is unknown: this path knows dry_run",
+    )
+
+
+@on_a_plane
 async def test_restoring_brings_back_the_route_of_a_revision(plane: Plane) -> None:
     first = (await plane.create()).json()
     await plane.ask("PATCH", "/routes/credit", TEN_PERCENT | {"enforce": False}, if_match="1")
