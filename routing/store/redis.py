@@ -151,7 +151,11 @@ class RedisStore:
         return self.store_id
 
     async def _settle(self, expected: int, entry: HistoryEntry, attempt: str, lost: "_ReplyLost") -> None:
-        """Find out what became of a write whose reply was lost. Returns if it happened."""
+        """Find out what became of a write whose reply was lost. Returns if it happened.
+
+        The pool hands the broken connection out first, to be made anew, so this does not trip over other idle ones
+        that died with it.
+        """
         keys = (scripts.ROUTES, scripts.history_key(entry.model), attempt)
         try:
             current, past = await self._command(

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -126,6 +127,7 @@ class SqliteStore:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
                     await ticket.wait()
+            if ticket.is_set():  # asked, not taken from how the wait ended: both may come true at once
                 version = -1
 
     async def history(self, model: str, *, limit: int = 1000) -> Sequence[HistoryEntry]:
@@ -155,8 +157,6 @@ class SqliteStore:
         self._db = sqlite3.connect(
             self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
         )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
         self._inode = os.stat(self._path).st_ino
         with _Transaction(self._db):
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -168,7 +168,21 @@ class SqliteStore:
                 )
             if version == 0:
                 self._create()
+        self._use_wal()  # only now that we know the file is ours
+        self._db.execute("PRAGMA synchronous = FULL")
         return self._identify()
+
+    def _use_wal(self) -> None:
+        # SQLite does not wait here when another process opens or closes the file at the same moment.
+        deadline = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(self._poll_s)
 
     def _create(self) -> None:
         for statement in SCHEMA.split(";"):
