@@ -45,7 +45,7 @@ class RouteEndpoints:
 
     async def put(self, request: Request) -> Response:
         """Create the route, or put another in its place."""
-        wish, based_on = read_wish(request, "put"), condition(request)
+        wish, based_on = read_wish(request, "put", "reason"), condition(request)
         route = self._changes.route_from(wish.model, await read_json(request))
 
         def make(current: Document | None) -> Replace:
@@ -56,7 +56,7 @@ class RouteEndpoints:
 
     async def patch(self, request: Request) -> Response:
         """Merge a patch into the route (RFC 7396)."""
-        wish, based_on = read_wish(request, "patch"), condition(request)
+        wish, based_on = read_wish(request, "patch", "reason"), condition(request)
         patch = await read_json(request)
 
         def make(current: Document | None) -> Replace:
@@ -69,7 +69,7 @@ class RouteEndpoints:
 
     async def delete(self, request: Request) -> Response:
         """Remove the route; its revision counter, latches and history stay."""
-        wish, based_on = read_wish(request, "delete"), condition(request)
+        wish, based_on = read_wish(request, "delete", "reason"), condition(request)
 
         def make(current: Document | None) -> Delete:
             existing(current, wish.model)
@@ -91,9 +91,9 @@ def model_in(request: Request) -> str:
     return model
 
 
-def read_wish(request: Request, verb: str) -> Wish:
-    """The part of a wish that stands outside the body."""
-    found = query.parameters(request, "dry_run", "reason")
+def read_wish(request: Request, verb: str, *known: str) -> Wish:
+    """The part of a wish that stands outside the body; ``known`` are parameters beside ``dry_run``."""
+    found = query.parameters(request, "dry_run", *known)
     return Wish(
         model=model_in(request),
         verb=verb,
