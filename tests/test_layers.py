@@ -27,7 +27,8 @@ GATEWAY = [
     ["runtime"],
     ["dataplane", "control", "admin", "artifacts"],
     ["app"],
-    ["server", "cli"],
+    ["server"],
+    ["cli"],
     ["__main__"],
 ]
 PURE_FORBIDDEN = {

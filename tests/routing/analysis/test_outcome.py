@@ -71,5 +71,5 @@ def test_only_backend_kinds_are_faults() -> None:
     assert [kind for kind in Kind if is_fault(kind)] == FAULTS
 
 
-def test_stable_is_asked_for_all_but_good_answers_and_clients_that_left() -> None:
-    assert {kind for kind in Kind if not may_fail_over(kind)} == {Kind.OK, Kind.CANCELLED}
+def test_stable_is_asked_for_all_but_good_answers_unreadable_bodies_and_clients_that_left() -> None:
+    assert {kind for kind in Kind if not may_fail_over(kind)} == {Kind.OK, Kind.MALFORMED, Kind.CANCELLED}
