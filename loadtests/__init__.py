@@ -1,0 +1,1 @@
+"""Load tests: traffic that checks every answer, and scenarios that hold promises against what clients saw."""

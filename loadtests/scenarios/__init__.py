@@ -1,0 +1,19 @@
+"""The scenarios: each starts what it needs, sends traffic, and says which promises held."""
+
+from collections.abc import Callable, Mapping
+
+from loadtests.options import Options
+from loadtests.result import Result
+from loadtests.scenarios import canary, edits, latency, neighbours, steady
+
+SCENARIOS: Mapping[str, Callable[[Options], Result]] = {
+    "steady": steady.steady,
+    "canary-errors": canary.canary_errors,
+    "canary-slow": canary.canary_slow,
+    "canary-hangs": canary.canary_hangs,
+    "operator-edits": edits.operator_edits,
+    "sentiment-beside-credit": neighbours.sentiment_beside_credit,
+    "edit-latency": latency.edit_latency,
+}
+
+__all__ = ["SCENARIOS"]
