@@ -1,8 +1,10 @@
 """``python -m loadtests.bench``: the figures of the project, one after the other; status 1 when one is missed."""
 
 import argparse
+import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from rich.console import Console
@@ -20,12 +22,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Run all figures; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where raw results go")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started is ended
     given = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140)
     summary = Table("figure", "promise", "goal", "measured", "", title="bench")
     missed = False
     for scenario in FIGURES:
-        outcome = SCENARIOS[scenario](Options())
+        try:
+            outcome = SCENARIOS[scenario](Options())
+        except Exception as error:  # the others are still worth running
+            traceback.print_exc()
+            missed = True
+            summary.add_row(scenario, "it runs", "yes", repr(error), "FAIL")
+            continue
         result.show(outcome, console)
         result.write(outcome, given.results / f"{time.strftime('%Y-%m-%d')}-{scenario}.json")
         missed = missed or bool(outcome.broken)

@@ -21,6 +21,7 @@ from loadtests.samples import Sample, as_columns, problems, summaries
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("turnout", "locust", "uvicorn", "uvloop", "onnxruntime-gpu", "onnxruntime", "redis", "numpy")
 SHOWN = 5
+LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,8 @@ def show(result: Result, console: Console) -> None:
     if result.figures:
         table = Table("figure", "value", title=f"{result.scenario}: figures")
         for name, value in result.figures.items():
+            if isinstance(value, list) and len(value) > LISTED:
+                continue  # only in the raw result
             table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
         console.print(table)
     table = Table("promise", "goal", "measured", "", title=f"{result.scenario}: promises")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from loadtests.fleet import RevisionWatch, canary_backend, credit_route, fleet, url
@@ -19,6 +20,7 @@ CANARY_PERCENT = 5
 HEALTHY_S = 1.0  # of traffic before the canary breaks
 FLIP_TIMEOUT_S = 15.0
 SPREAD_MS = 200.0
+RECORDED_S = 0.001  # a latch's own time is cut to milliseconds
 SWEEP_MARGIN_MS = 50.0
 HANG_TIMEOUT_MS = 2_000
 SLOW_HITS = 5
@@ -56,6 +58,11 @@ class Course:
     def latch(self) -> Any:
         """Of the canary."""
         return self.document["guard"]["latched"].get("2")
+
+    @property
+    def latched_at(self) -> float:
+        """Time that the latch carries."""
+        return datetime.fromisoformat(self.latch["at"]).timestamp()
 
     def since_broken(self) -> list[Sample]:
         """Requests that were sent after the canary broke."""
@@ -118,7 +125,7 @@ def _run(name: str, options: Options, breakage: Breakage) -> Course:
             charged = [gateway.arm("credit", "2")["counters"]["charged"] for gateway in (first, second)]
             calls = backend.counts()["by_mode"]
         course = Course(result, traffic.begin_at, broken_at, document, dict(watch.seen), charged)
-    _judge(course, calls)
+    _judge(course, calls, both=options.both)
     return course
 
 
@@ -130,7 +137,7 @@ def _await_latch(gateway: GatewayProcess, timeout_s: float) -> Any:
         return gateway.document("credit")
 
 
-def _judge(course: Course, calls: dict[str, int]) -> None:
+def _judge(course: Course, calls: dict[str, int], *, both: bool) -> None:
     result = course.result
     result.no_errors()
     moved = moved_within_a_revision(result.samples, may_lower=True)
@@ -138,32 +145,39 @@ def _judge(course: Course, calls: dict[str, int]) -> None:
     flipped = bool(course.latch)
     result.promises.append(Promise("flipped", "yes", "yes" if flipped else "no", flipped))
     broken = course.since_broken()
-    result.figures["canary requests after the breach"] = sum(s.failed_over or s.role == "canary" for s in broken)
+    result.figures["canary requests from the fault on"] = sum(_is_canary(s) for s in broken)
     result.figures["backend calls by mode"] = ", ".join(f"{mode} {count}" for mode, count in calls.items())
     if flipped:
-        _time(course, broken)
+        _time(course, broken, both=both)
 
 
-def _time(course: Course, broken: Sequence[Sample]) -> None:
+def _is_canary(sample: Sample) -> bool:
+    """Whether the canary was asked."""
+    return sample.failed_over or sample.role == "canary"
+
+
+def _time(course: Course, broken: Sequence[Sample], *, both: bool) -> None:
     """How long everything took. The breach is what came first: the latch's own time, or the last answer it counted."""
     result, latch, revision = course.result, course.latch, course.document["revision"]
     counters = latch["evidence"]["counters"]
     renewed = [s.done_s for s in broken if s.gateway == 0 and s.revision == str(revision)]
-    tried = sorted(s.done_s for s in broken if s.failed_over or s.role == "canary")
-    counted = tried[counters["charged"] - 1 : counters["charged"]]
-    breach_at = min([latch["at"], *(course.begin_at + done_s for done_s in counted)])
+    tried = sorted((s for s in broken if _is_canary(s)), key=lambda s: s.done_s)
+    counted = [s.done_s for s in tried[counters["charged"] - 1 : counters["charged"]]]
+    breach_at = min([course.latched_at, *(course.begin_at + done_s for done_s in counted)])
     own_at = course.begin_at + min(renewed) if renewed else float("nan")
     other_at = course.seen.get(revision, float("nan"))
-    late = [s for s in broken if course.begin_at + s.sent_s > latch["at"] and s.gateway == 0]
+    late = [s for s in tried if s.gateway == 0 and course.begin_at + s.sent_s > breach_at + RECORDED_S]
     result.figures |= {
         "reason": latch["reason"],
         "charged attempts (evidence)": counters["charged"],
         "charged attempts (both gateways, at the end)": sum(course.charged),
-        "canary requests after the latch": sum(s.failed_over or s.role == "canary" for s in late),
+        "canary requests after the breach": len(late),
         "fault to breach ms": (breach_at - course.broken_at) * 1000,
-        "breach to latch ms": (latch["at"] - breach_at) * 1000,
+        "breach to latch ms": (course.latched_at - breach_at) * 1000,
         "breach to the new revision, same gateway ms": (own_at - breach_at) * 1000,
         "sender's delay p99 ms": percentile([(s.sent_s - s.scheduled_s) * 1000 for s in result.samples], 0.99),
     }
     spread_ms = (other_at - breach_at) * 1000
+    if not both:
+        result.promises.append(at_most("canary requests after the breach", 0, len(late)))
     result.promises.append(at_most("breach to the other gateway's new revision", SPREAD_MS, spread_ms, " ms"))

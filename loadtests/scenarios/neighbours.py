@@ -10,10 +10,11 @@ from loadtests.result import Result, at_most
 from loadtests.samples import Sample, percentile
 from loadtests.traffic import Traffic, send
 
-PAIRS = 5
+PAIRS = 7
 SENTIMENT_RATE = 30.0  # about 10 ms each: a third of a core
 LIMIT_MS = 3.0
 SETTLE_S = 0.5  # at the beginning of a phase, left out
+START_S = 2.5  # sentiment's traffic lasts longer than credit's by this, for credit's generator starts after it
 SENTIMENT = {"model": "sentiment", "stable": "2", "variants": [{"version": "2", "weight": 100}]}
 
 
@@ -23,7 +24,7 @@ def sentiment_beside_credit(options: Options) -> Result:
     Phases without and with sentiment take turns, so that whatever else the machine does meets both alike. Sentiment
     has a generator of its own, which keeps its work out of the clock that times credit.
     """
-    phase_s = (options.seconds or 50.0) / (2 * PAIRS)
+    phase_s = (options.seconds or 56.0) / (2 * PAIRS)
     rate = options.rate or 150
     result = Result("sentiment-beside-credit")
     p99s: dict[bool, list[float]] = {False: [], True: []}
@@ -33,7 +34,7 @@ def sentiment_beside_credit(options: Options) -> Result:
         for phase in range(2 * PAIRS):
             beside = phase % 2 == 1
             light = Plan([url(gateway)], phase_s, open=[Open("credit", rate, options.seed + phase)])
-            other = Plan([url(gateway)], phase_s + SETTLE_S, open=[Open("sentiment", SENTIMENT_RATE, options.seed)])
+            other = Plan([url(gateway)], phase_s + START_S, open=[Open("sentiment", SENTIMENT_RATE, options.seed)])
             samples, more = _phase(light, other if beside else None)
             heavy += more
             result.samples += samples + more
