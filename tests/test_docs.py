@@ -58,7 +58,9 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize(("key", "default"), list(keys(Settings)))
 def test_every_setting_is_documented(key: str, default: Any) -> None:
     variable = "TURNOUT_" + key.upper().replace(".", "__")
-    row = re.search(rf"^\| `{re.escape(key)}` \| (.*?) \| `{variable}` \|", (REFERENCE / "settings.md").read_text(), re.M)
+    row = re.search(
+        rf"^\| `{re.escape(key)}` \| (.*?) \| `{variable}` \|", (REFERENCE / "settings.md").read_text(), re.M
+    )
     assert row, f"settings.md has no row for {key} with {variable}"
     if isinstance(default, bool):
         assert row[1] == str(default).lower()
