@@ -52,14 +52,20 @@ class Observer:
         elif exchange.stable_evidence and exchange.arm is not None:
             exchange.arm.evidence.count_stable_dispatch()
 
-    def stable_ended(self, arm: Arm, kind: Kind, latency_s: float) -> None:
+    def stable_ended(self, exchange: Exchange, kind: Kind, latency_s: float) -> None:
         """A drawn attempt on stable has ended."""
-        evidence = arm.evidence
+        assert exchange.arm is not None
         if is_fault(kind):
-            evidence.count_stable_hit(ERRORS)
-        for objective in evidence.objectives:
-            if objective.threshold_s is not None and latency_s - self.lag_s > objective.threshold_s:
-                evidence.count_stable_hit(objective.name)
+            exchange.arm.evidence.count_stable_hit(ERRORS)
+        self._stable_aged(exchange, exchange.arm, latency_s)
+
+    def _stable_aged(self, exchange: Exchange, arm: Arm, age_s: float) -> None:
+        """Count each threshold that stable's attempt has passed, once, as early as the canary's are counted."""
+        for bit, objective in enumerate(arm.evidence.objectives):
+            passed = objective.threshold_s is not None and age_s - self.lag_s > objective.threshold_s
+            if passed and not exchange.mask & 1 << bit:
+                exchange.mask |= 1 << bit
+                arm.evidence.count_stable_hit(objective.name)
 
     def canary_answered(self, exchange: Exchange, latency_s: float) -> None:
         """The canary answered properly."""
@@ -92,8 +98,10 @@ class Observer:
                 counters.excused += 1
 
     def aged(self, exchange: Exchange, age_s: float) -> None:
-        """The canary's attempt is still in flight at this age."""
+        """A first attempt is still in flight at this age."""
         arm, route = exchange.drawn, exchange.route
+        if exchange.stable_evidence and exchange.arm is not None:
+            self._stable_aged(exchange, exchange.arm, age_s)
         if arm is None or route is None or self.lag_s > LAG_SHARE * _lowest_threshold_s(arm):
             return
         exchange.mask, trip = arm.evidence.detector.sweep(
