@@ -69,9 +69,9 @@ class Supervisor:
         try:
             await self._reach()
             position = await self._store.position()
-            await self._seed(seeds)
             if copied is not None:
                 await self._offer(copied)
+            await self._seed(seeds)
             await self._compare()
         except StoreUnavailable as error:
             if copied is None or not copied.documents:
@@ -330,4 +330,5 @@ def _draft(record: Record | None, change: edit.Change, change_id: str) -> Draft 
     if following is None:
         return None
     evidence = change.evidence if isinstance(change, edit.Lower) else None
-    return Draft(following.revision, encode(following), type(change).__name__.lower(), evidence)
+    verb = "put" if isinstance(change, edit.Replace) else type(change).__name__.lower()
+    return Draft(following.revision, encode(following), verb, evidence)

@@ -191,7 +191,8 @@ class Pipeline:
         assert exchange.arm is not None
         if exchange.arm.slot.is_ready or reply.kind is not Kind.UNREACHABLE:
             self._count(exchange, reply.kind, latency_s)
-        self._observer.judged(exchange, refusal.kind, reply.kind)
+        proof = reply if reply.kind is not Kind.OK or reply.is_checked else _checked(exchange, exchange.arm, reply)
+        self._observer.judged(exchange, refusal.kind, proof.kind)
         self._deliver(exchange, reply)
 
     def _count(self, exchange: Exchange, kind: Kind, latency_s: float | None = None) -> None:
@@ -238,7 +239,7 @@ def _attempt_deadline_s(exchange: Exchange, now_s: float) -> float:
 
 
 def _checked(exchange: Exchange, arm: Arm, reply: Reply) -> Reply:
-    """Hold a remote canary's answer against its promises before it goes out."""
+    """Hold a remote version's answer against its promises."""
     signature = arm.slot.backend.signature
     if signature is None:
         return reply

@@ -173,6 +173,12 @@ def test_bad_settings_are_refused_with_every_problem(tmp_path: Path, settings: s
     assert words in checked.stdout
 
 
+def test_a_misspelled_variable_is_refused(tmp_path: Path) -> None:
+    refused = run(tmp_path, "serve", env={"TURNOUT_SERVR__LISTEN": "127.0.0.1:0"})
+    assert refused.returncode == 1
+    assert "TURNOUT_SERVR__LISTEN is no setting" in refused.stderr
+
+
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

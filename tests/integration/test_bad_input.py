@@ -194,6 +194,7 @@ def test_a_model_without_a_route_names_its_versions_and_the_way_out(gateway: Gat
         ({"content-encoding": "br"}, 400),
         ({"inference-header-content-length": "99999999999"}, 400),
         ({"inference-header-content-length": "x"}, 400),
+        ({"inference-header-content-length": "10"}, 400),
     ],
 )
 def test_bad_headers_are_400(gateway: GatewayProcess, headers: dict[str, str], status: int) -> None:
