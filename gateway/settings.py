@@ -1,7 +1,8 @@
 """Settings of one process: a YAML file, each key overridable by ``TURNOUT_<SECTION>__<KEY>``, read once."""
 
+import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ class Section(BaseModel):
 
 ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>\d{1,5})$")
 Address = Annotated[str, Field(pattern=ADDRESS.pattern)]
+ENV_PREFIX = "TURNOUT_"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -137,7 +139,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
-        env_prefix="TURNOUT_",
+        env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
         nested_model_default_partial_update=True,
     )
@@ -219,6 +221,8 @@ def load_settings(path: Path | None) -> Settings:
     plain = (read_yaml(path) or {}) if path else {}
     if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
         raise InvalidSettings([Problem("", "type", f"{path} is not a mapping of settings")])
+    if problems := list(_unknown_variables()):
+        raise InvalidSettings(problems)
     try:
         settings = Settings(**plain)
     except ValidationError as error:
@@ -238,6 +242,14 @@ def load_settings(path: Path | None) -> Settings:
     if problems := list(_across(settings)):
         raise InvalidSettings(problems)
     return settings
+
+
+def _unknown_variables() -> Iterator[Problem]:
+    """Environment variables that look like settings and are none."""
+    for name in os.environ:
+        section = name.removeprefix(ENV_PREFIX).partition("__")[0].lower()
+        if name.startswith(ENV_PREFIX) and section not in Settings.model_fields:
+            yield Problem(f"/{section}", "extra_forbidden", f"the variable {name} is no setting: check the spelling")
 
 
 def _sentence(kind: str, message: str) -> str:

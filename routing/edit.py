@@ -147,14 +147,17 @@ def _salt(route: Route) -> str:
 
 
 def _epochs(current: RouteDocument, route: Route, revision: int, *, all_new: bool) -> dict[str, int]:
-    """Epochs after an edit. A bump is the new revision, so an epoch never comes back."""
+    """Epochs after an edit. A bump is the new revision, so an epoch never comes back.
+
+    Stable's own share rises with every flip; that makes its evidence no less fit, so it goes on.
+    """
     old = current.route
     before, after = old.weights(), route.weights()
     return {
         version: revision
         if all_new
         or version not in current.epoch
-        or after.get(version, 0) > before.get(version, 0)
+        or (after.get(version, 0) > before.get(version, 0) and not version == old.stable == route.stable)
         or route.backend(version) != old.backend(version)
         else current.epoch[version]
         for version in route.versions()

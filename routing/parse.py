@@ -88,7 +88,7 @@ def _in_ppm(item: Any, at: str, percent: str, ppm: str, problems: list[Problem],
         problems.append(Problem(f"{at}/{percent}", "type", f"`{percent}` is a number of percent, 0 to 100"))
         out[ppm] = 0
     elif not 0 <= value <= 100:
-        problems.append(Problem(f"{at}/{percent}", "range", f"{value:g} % is not between 0 and 100 %"))
+        problems.append(Problem(f"{at}/{percent}", "range", f"`{percent}` is not between 0 and 100 %"))
         out[ppm] = 0
     else:
         exact = value * PPM_PER_PERCENT

@@ -122,6 +122,7 @@ class GatewayProcess:
                 stderr=errors,
                 text=True,
             )
+        self.data_port = self.admin_port = 0
         lines: SimpleQueue[str] = SimpleQueue()
         stdout = self._process.stdout
         assert stdout is not None

@@ -60,6 +60,11 @@ class Slot:
         return now_s - self.unready_since_s
 
 
+async def _open(slot: Slot) -> None:
+    await slot.backend.open()
+    slot.look(asyncio.get_running_loop().time())  # it counts as having been ready from its first moment
+
+
 class Registry:
     """Owner of all backends of a worker. A new one is opened in a task of its own: it delays nobody."""
 
@@ -73,7 +78,7 @@ class Registry:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = Slot(key, self._make(key))
-            self._spawn(slot.backend.open(), key)
+            self._spawn(_open(slot), key)
         slot.holders += 1
         return slot
 

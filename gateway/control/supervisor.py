@@ -12,7 +12,7 @@ from gateway.control.link import Applied, Forget, Link, Lower, Lowered, Refused,
 from gateway.errors import CannotStart
 from routing import edit
 from routing.codec import decode, encode
-from routing.errors import OutcomeUnknown, PositionLost, RoutingError, StoreUnavailable
+from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StoreUnavailable
 from routing.store import GENESIS_SHA256, Draft, Record, Store, chain, write
 from routing.table import Route
 
@@ -69,9 +69,9 @@ class Supervisor:
         try:
             await self._reach()
             position = await self._store.position()
-            await self._seed(seeds)
             if copied is not None:
                 await self._offer(copied)
+            await self._seed(seeds)
             await self._compare()
         except StoreUnavailable as error:
             if copied is None or not copied.documents:
@@ -138,18 +138,12 @@ class Supervisor:
         wait_s = RETRY_FIRST_S
         while True:
             try:
-                record = await write(
-                    self._store,
-                    lowered.model,
-                    lambda record: _draft(record, change, change_id),
-                    actor=GUARD,
-                    reason=lowered.reason,
-                    at=self._wall(),
-                    change_id=change_id,
-                    retries=LOWER_RACES,
-                )
+                record = await self._write_lower(lowered, change, change_id)
             except (StoreUnavailable, OutcomeUnknown) as error:
                 self._lost(error)
+            except RouteNotFound:
+                if lowered.model not in self._table.documents:
+                    break  # deleted meanwhile; else the store was flushed, and the route is being offered back
             except RoutingError as error:
                 log.error("a lower was refused", extra={"model": key[0], "version": key[1], "reason": str(error)})
                 break
@@ -162,6 +156,20 @@ class Supervisor:
         if self._table.lowers.get(key) is lowered:
             del self._table.lowers[key]
         await self._save()
+
+    async def _write_lower(self, lowered: Lowered, change: edit.Lower, change_id: str) -> Record | None:
+        if not self._is_open:
+            raise StoreUnavailable(self.store_problem)
+        return await write(
+            self._store,
+            lowered.model,
+            lambda record: _draft(record, change, change_id),
+            actor=GUARD,
+            reason=lowered.reason,
+            at=self._wall(),
+            change_id=change_id,
+            retries=LOWER_RACES,
+        )
 
     # Down from the store.
 
@@ -322,4 +330,5 @@ def _draft(record: Record | None, change: edit.Change, change_id: str) -> Draft 
     if following is None:
         return None
     evidence = change.evidence if isinstance(change, edit.Lower) else None
-    return Draft(following.revision, encode(following), type(change).__name__.lower(), evidence)
+    verb = "put" if isinstance(change, edit.Replace) else type(change).__name__.lower()
+    return Draft(following.revision, encode(following), verb, evidence)

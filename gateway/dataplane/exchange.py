@@ -6,9 +6,11 @@ from typing import Any
 import orjson
 
 from gateway.backends.base import Reply
+from gateway.errors import BadRequest
 from gateway.protocol.request import ALLOW_NAN, InferRequest, read_request
 from gateway.runtime.arms import Arm, Header
 from gateway.runtime.compile import CompiledRoute
+from routing.analysis.guard import Detector
 
 
 class Answer:
@@ -39,6 +41,7 @@ class Exchange:
         attempt_deadline_s: The end of the attempt in flight.
         arm: The arm of the attempt in flight.
         drawn: The canary arm whose guard learns from this request, while it may.
+        detector: That guard, as it was when the attempt was dispatched; the arm may have a new one since.
         stable_evidence: The attempt in flight is a draw of stable's.
         refusal: The canary's reply while stable is asked instead.
     """
@@ -52,6 +55,7 @@ class Exchange:
         "cancel",
         "deadline_s",
         "deliver",
+        "detector",
         "dispatched_s",
         "drawn",
         "header_length",
@@ -93,6 +97,7 @@ class Exchange:
         self.route: CompiledRoute | None = None
         self.arm: Arm | None = None
         self.drawn: Arm | None = None
+        self.detector: Detector | None = None
         self.stable_evidence = False
         self.may_fail_over = False
         self.is_pinned = False
@@ -114,6 +119,8 @@ class Exchange:
             BadRequest: It is no inference request.
         """
         if self._request is None:
+            if self.header_length is not None:
+                raise BadRequest("the body holds binary tensor data: versions in process take JSON data only")
             self._request = read_request(self.body)
         return self._request
 

@@ -8,6 +8,7 @@ from typing import Any
 from gateway.dataplane.exchange import Exchange
 from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute
+from routing.analysis.guard import Detector
 from routing.analysis.merged import is_shared
 from routing.analysis.objective import ERRORS, FUSE, Trip
 from routing.analysis.outcome import Charge, Kind, charge, is_fault
@@ -48,43 +49,46 @@ class Observer:
     def dispatched(self, exchange: Exchange) -> None:
         """An attempt that is evidence is about to be sent."""
         if exchange.drawn is not None:
-            exchange.ticket = exchange.drawn.evidence.detector.dispatched()
+            exchange.detector = exchange.drawn.evidence.detector
+            exchange.ticket = exchange.detector.dispatched()
         elif exchange.stable_evidence and exchange.arm is not None:
             exchange.arm.evidence.count_stable_dispatch()
 
-    def stable_ended(self, arm: Arm, kind: Kind, latency_s: float) -> None:
+    def stable_ended(self, exchange: Exchange, kind: Kind, latency_s: float) -> None:
         """A drawn attempt on stable has ended."""
-        evidence = arm.evidence
+        assert exchange.arm is not None
         if is_fault(kind):
-            evidence.count_stable_hit(ERRORS)
-        for objective in evidence.objectives:
-            if objective.threshold_s is not None and latency_s - self.lag_s > objective.threshold_s:
-                evidence.count_stable_hit(objective.name)
+            exchange.arm.evidence.count_stable_hit(ERRORS)
+        self._stable_aged(exchange, exchange.arm, latency_s)
+
+    def _stable_aged(self, exchange: Exchange, arm: Arm, age_s: float) -> None:
+        """Count each threshold that stable's attempt has passed, once, as early as the canary's are counted."""
+        for bit, objective in enumerate(arm.evidence.objectives):
+            passed = objective.threshold_s is not None and age_s - self.lag_s > objective.threshold_s
+            if passed and not exchange.mask & 1 << bit:
+                exchange.mask |= 1 << bit
+                arm.evidence.count_stable_hit(objective.name)
 
     def canary_answered(self, exchange: Exchange, latency_s: float) -> None:
         """The canary answered properly."""
-        arm, route = exchange.drawn, exchange.route
-        assert arm is not None
-        assert route is not None
+        route, arm, detector = _guarded(exchange)
         usable = latency_s - self.lag_s if self.lag_s <= LAG_SHARE * _lowest_threshold_s(arm) else None
-        trip = arm.evidence.detector.answered(exchange.ticket, usable, exchange.mask, exchange.key_hash)
+        trip = detector.answered(exchange.ticket, usable, exchange.mask, exchange.key_hash)
         self._act(route, arm, trip)
 
     def canary_failed(self, exchange: Exchange) -> None:
         """The canary failed; stable is being asked for proof."""
-        assert exchange.drawn is not None
-        exchange.drawn.evidence.detector.set_aside(exchange.ticket, exchange.mask)
+        _, _, detector = _guarded(exchange)
+        detector.set_aside(exchange.ticket, exchange.mask)
 
     def judged(self, exchange: Exchange, canary: Kind, stable: Kind | None) -> None:
         """All attempts of a request whose canary failed have ended; ``stable`` is ``None`` when it was not asked."""
-        arm, route = exchange.drawn, exchange.route
-        assert arm is not None
-        assert route is not None
+        route, arm, detector = _guarded(exchange)
         counters = arm.evidence.counters
         match charge(canary, stable):
             case Charge.CHARGED:
                 counters.charged += 1
-                trip = arm.evidence.detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
+                trip = detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
                 self._act(route, arm, trip)
             case Charge.SHARED:
                 counters.shared += 1
@@ -92,13 +96,13 @@ class Observer:
                 counters.excused += 1
 
     def aged(self, exchange: Exchange, age_s: float) -> None:
-        """The canary's attempt is still in flight at this age."""
-        arm, route = exchange.drawn, exchange.route
-        if arm is None or route is None or self.lag_s > LAG_SHARE * _lowest_threshold_s(arm):
+        """A first attempt is still in flight at this age."""
+        if exchange.stable_evidence and exchange.arm is not None:
+            self._stable_aged(exchange, exchange.arm, age_s)
+        if exchange.drawn is None or self.lag_s > LAG_SHARE * _lowest_threshold_s(exchange.drawn):
             return
-        exchange.mask, trip = arm.evidence.detector.sweep(
-            exchange.ticket, age_s - self.lag_s, exchange.mask, exchange.key_hash
-        )
+        route, arm, detector = _guarded(exchange)
+        exchange.mask, trip = detector.sweep(exchange.ticket, age_s - self.lag_s, exchange.mask, exchange.key_hash)
         self._act(route, arm, trip)
 
     def abandoned(self, exchange: Exchange, now_s: float) -> None:
@@ -107,16 +111,14 @@ class Observer:
         Slowness that was counted stays counted. Without a latency SLO, a client that waited for more than half of
         the attempt's time has seen a failure.
         """
-        arm, route = exchange.drawn, exchange.route
-        assert arm is not None
-        assert route is not None
+        route, arm, detector = _guarded(exchange)
         half = (exchange.attempt_deadline_s - exchange.dispatched_s) / 2
         if not route.has_latency_slo and now_s - exchange.dispatched_s > half:
             arm.evidence.counters.charged += 1
-            trip = arm.evidence.detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
+            trip = detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
             self._act(route, arm, trip)
         else:
-            arm.evidence.detector.set_aside(exchange.ticket, exchange.mask)
+            detector.set_aside(exchange.ticket, exchange.mask)
 
     def unready(self, route: CompiledRoute, arm: Arm, unready_s: float) -> None:
         """A canary that was ready has not been for too long."""
@@ -140,7 +142,8 @@ class Observer:
         evidence = arm.evidence
         if not route.stable.slot.is_ready:
             self._hold(route, arm, f"stable is not ready: {reason}")
-            evidence.renew_detector()
+            if objective != UNREADY:
+                evidence.renew_detector()
             return
         if not route.enforce:
             if not evidence.would_have_flipped:
@@ -166,8 +169,10 @@ class Observer:
         )
 
     def _hold(self, route: CompiledRoute, arm: Arm, reason: str) -> None:
+        """Keep the weights; say so once, and keep the newest reason for the status."""
+        if not arm.evidence.alarm:
+            self._say("weights kept, alarm", route, arm, reason)
         arm.evidence.alarm = reason
-        self._say("weights kept, alarm", route, arm, reason)
 
     @staticmethod
     def _say(event: str, route: CompiledRoute, arm: Arm, reason: str) -> None:
@@ -181,6 +186,14 @@ class Observer:
                 "reason": reason,
             },
         )
+
+
+def _guarded(exchange: Exchange) -> tuple[CompiledRoute, Arm, Detector]:
+    """What a canary's attempt is evidence for."""
+    assert exchange.route is not None
+    assert exchange.drawn is not None
+    assert exchange.detector is not None
+    return exchange.route, exchange.drawn, exchange.detector
 
 
 def _lowest_threshold_s(arm: Arm) -> float:

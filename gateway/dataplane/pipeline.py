@@ -79,9 +79,9 @@ class Pipeline:
         if exchange.is_done:
             return
         exchange.cancel()
-        self._count(exchange, Kind.CANCELLED)
         if exchange.drawn is not None and exchange.refusal is None:
             self._observer.abandoned(exchange, self._clock())
+        self._count(exchange, Kind.CANCELLED)
         self._leave(exchange)
 
     def expire(self, exchange: Exchange) -> None:
@@ -163,7 +163,7 @@ class Pipeline:
         if exchange.drawn is None:
             self._count(exchange, reply.kind, latency_s)
             if exchange.stable_evidence:
-                self._observer.stable_ended(arm, reply.kind, latency_s)
+                self._observer.stable_ended(exchange, reply.kind, latency_s)
             self._deliver(exchange, reply)
             return
         self._canary_replied(exchange, arm, reply, latency_s, now_s)
@@ -191,7 +191,8 @@ class Pipeline:
         assert exchange.arm is not None
         if exchange.arm.slot.is_ready or reply.kind is not Kind.UNREACHABLE:
             self._count(exchange, reply.kind, latency_s)
-        self._observer.judged(exchange, refusal.kind, reply.kind)
+        proof = reply if reply.kind is not Kind.OK or reply.is_checked else _checked(exchange, exchange.arm, reply)
+        self._observer.judged(exchange, refusal.kind, proof.kind)
         self._deliver(exchange, reply)
 
     def _count(self, exchange: Exchange, kind: Kind, latency_s: float | None = None) -> None:
@@ -238,7 +239,7 @@ def _attempt_deadline_s(exchange: Exchange, now_s: float) -> float:
 
 
 def _checked(exchange: Exchange, arm: Arm, reply: Reply) -> Reply:
-    """Hold a remote canary's answer against its promises before it goes out."""
+    """Hold a remote version's answer against its promises."""
     signature = arm.slot.backend.signature
     if signature is None:
         return reply
@@ -330,7 +331,7 @@ class Sweeper:
     def _look(self, exchange: Exchange, now_s: float) -> None:
         if exchange.is_done:
             return
-        if exchange.drawn is not None and exchange.refusal is None and exchange.dispatched_s:
+        if exchange.refusal is None and exchange.dispatched_s:
             self._observer.aged(exchange, now_s - exchange.dispatched_s)
         if now_s >= exchange.attempt_deadline_s:
             self._pipeline.expire(exchange)

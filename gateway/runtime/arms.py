@@ -22,7 +22,6 @@ class Counters:
         failovers: Requests of other versions that this one (stable) was asked instead.
         outcomes: Attempts by how they ended.
         charged: Failures the guard was told of; ``shared`` and ``excused`` are those it was not.
-        slow: Attempts that exceeded a threshold, by objective.
     """
 
     __slots__ = (
@@ -36,14 +35,12 @@ class Counters:
         "pinned",
         "redirected",
         "shared",
-        "slow",
     )
 
     def __init__(self) -> None:
         self.drawn = self.redirected = self.pinned = self.failovers = 0
         self.charged = self.shared = self.excused = self.in_flight = 0
         self.outcomes = dict.fromkeys(Kind, 0)
-        self.slow: dict[str, int] = {}
         self.last_drawn_s: float | None = None
 
     def as_json(self) -> dict[str, object]:

@@ -66,10 +66,18 @@ class FaultBackend:
         return int(line.removeprefix(words))
 
     def set(
-        self, mode: str = "ok", *, share: float = 1.0, delay_ms: float = 0, seed: int = 0, key: str | None = None
+        self,
+        mode: str = "ok",
+        *,
+        share: float = 1.0,
+        delay_ms: float = 0,
+        ok_delay_ms: float = 0,
+        seed: int = 0,
+        key: str | None = None,
     ) -> None:
-        """Replace the behaviour; returns when it is in force."""
-        self._ask("POST", json.dumps({"mode": mode, "share": share, "delay_ms": delay_ms, "seed": seed, "key": key}))
+        """Replace the behaviour; returns when it is in force. ``ok_delay_ms`` slows the requests that get no fault."""
+        wanted = {"mode": mode, "share": share, "delay_ms": delay_ms, "ok_delay_ms": ok_delay_ms}
+        self._ask("POST", json.dumps({**wanted, "seed": seed, "key": key}))
 
     def counts(self) -> dict[str, Any]:
         """``by_mode``, ``requests``, ``probes``, ``in_flight``, ``most_in_flight``, ``connections``, ``mode``."""

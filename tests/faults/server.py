@@ -71,6 +71,7 @@ class Faults:
     mode: str = "ok"
     share: float = 1.0
     delay_ms: float = 0
+    ok_delay_ms: float = 0
     key: str | None = None
     draws: random.Random = field(default_factory=lambda: random.Random(0))
     counts: Counter[str] = field(default_factory=Counter)
@@ -81,13 +82,14 @@ class Faults:
 
     def set(self, wanted: dict[str, object]) -> None:
         """Take a whole new behaviour; counts go on."""
-        unknown = set(wanted) - {"mode", "share", "delay_ms", "seed", "key"}
+        unknown = set(wanted) - {"mode", "share", "delay_ms", "ok_delay_ms", "seed", "key"}
         mode = wanted.get("mode", "ok")
         if unknown or mode not in MODES:
             raise ValueError(f"unknown: {sorted(unknown) or mode}")
         self.mode = str(mode)
         self.share = float(wanted.get("share", 1.0))  # type: ignore[arg-type]
         self.delay_ms = float(wanted.get("delay_ms", 0))  # type: ignore[arg-type]
+        self.ok_delay_ms = float(wanted.get("ok_delay_ms", 0))  # type: ignore[arg-type]
         self.key = wanted.get("key")  # type: ignore[assignment]
         self.draws = random.Random(wanted.get("seed", 0))  # type: ignore[arg-type]
 
@@ -153,7 +155,7 @@ class Server:
         """Answer, or do not, as the behaviour says."""
         faults = self.faults
         drawn = faults.draw(head, body)
-        mode, delay_ms = (faults.mode, faults.delay_ms) if drawn else ("ok", 0)
+        mode, delay_ms = (faults.mode, faults.delay_ms) if drawn else ("ok", faults.ok_delay_ms)
         faults.counts[mode] += 1
         faults.requests += 1
         faults.in_flight += 1

@@ -88,7 +88,7 @@ def test_releasing_what_is_not_latched_changes_nothing_and_a_stranger_is_a_probl
     ("edit", "bumped"),
     [
         (route(weights={"1": 90, "2": 10}), {"2"}),
-        (route(weights={"1": 96, "2": 4}), {"1"}),
+        (route(weights={"1": 96, "2": 4}), set()),
         (route(sticky={"by": ["header:x"], "salt": "b"}), {"1", "2"}),
         (route(slo={"errors": {"max_rate": 0.1}}), {"1", "2"}),
         (route(backends={"2": {"kind": "oip", "url": "http://127.0.0.1:1"}}), {"2"}),

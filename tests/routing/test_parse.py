@@ -88,6 +88,7 @@ def test_all_problems_come_at_once_with_their_pointers() -> None:
         ({"slo": {"latency": {"p50_ms": 9, "p99_ms": 5}}}, "/slo/latency/p99_ms", "below p50_ms"),
         ({"sticky": {"by": ["query:x"]}}, "/sticky/by/0", "header:NAME"),
         ({"variants": [{"version": "1", "weight": 100, "weight_ppm": 5}]}, "/variants/0/weight", "not both"),
+        ({"variants": [{"version": "1", "weight": 10**400}]}, "/variants/0/weight", "not between 0 and 100"),
         ({"variants": [{"version": "1", "weight": True}]}, "/variants/0/weight", "number of percent"),
     ],
 )
