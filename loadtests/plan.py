@@ -13,6 +13,7 @@ class Open:
         rate: Arrivals a second, over all gateways.
         customers: How many there are; 0: every request is another one's.
         timeout_ms: Sent as ``x-request-timeout-ms``.
+        pause_s: Pauses of this length and spans of traffic as long take turns, a pause first; 0: no pauses.
     """
 
     model: str
@@ -20,6 +21,7 @@ class Open:
     seed: int = 1
     customers: int = 0
     timeout_ms: int | None = None
+    pause_s: float = 0
 
 
 @dataclass(frozen=True, slots=True)

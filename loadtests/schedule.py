@@ -28,6 +28,11 @@ def poisson(rate: float, seconds: float, seed: int) -> list[float]:
     return times
 
 
+def is_pause(at_s: float, pause_s: float) -> bool:
+    """Whether a time lies in a pause, where pauses of ``pause_s`` and spans of the same length take turns, pause first."""
+    return pause_s > 0 and at_s // pause_s % 2 == 0
+
+
 def customers(count: int, requests: int, seed: int) -> Sequence[str]:
     """The customer of each request: one of ``count``, or everybody a different one when ``count`` is 0."""
     if not count:

@@ -85,7 +85,8 @@ class OpenUser(CheckedUser):
     def send_all(self) -> None:
         """Go through the schedule once, wait for the last answer, and leave."""
         traffic = self.traffic
-        times = schedule.poisson(traffic.rate, self.seconds, traffic.seed)
+        all_times = schedule.poisson(traffic.rate, self.seconds, traffic.seed)
+        times = [at_s for at_s in all_times if not schedule.is_pause(at_s, traffic.pause_s)]
         keys = schedule.customers(traffic.customers, len(times), traffic.seed)
         senders = Pool(IN_FLIGHT_MAX)
         for n, (due_s, key) in enumerate(zip(times, keys, strict=True)):

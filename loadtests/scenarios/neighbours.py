@@ -1,5 +1,6 @@
 """A heavy model beside a light one: what sentiment's load does to credit's latency."""
 
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -8,13 +9,14 @@ from loadtests.options import Options
 from loadtests.plan import Open, Plan
 from loadtests.result import Result, at_most
 from loadtests.samples import Sample, percentile
-from loadtests.traffic import Traffic, send
+from loadtests.schedule import is_pause
+from loadtests.traffic import Traffic
 
-PAIRS = 7
+PHASE_S = 2.0
+SECONDS = 72.0  # 18 phases of each kind
+SETTLE_S = 0.2  # at the edges of a phase, left out
 SENTIMENT_RATE = 30.0  # about 10 ms each: a third of a core
 LIMIT_MS = 3.0
-SETTLE_S = 0.5  # at the beginning of a phase, left out
-START_S = 2.5  # sentiment's traffic lasts longer than credit's by this, for credit's generator starts after it
 SENTIMENT = {"model": "sentiment", "stable": "2", "variants": [{"version": "2", "weight": 100}]}
 
 
@@ -24,44 +26,58 @@ def sentiment_beside_credit(options: Options) -> Result:
     Phases without and with sentiment take turns, so that whatever else the machine does meets both alike. Sentiment
     has a generator of its own, which keeps its work out of the clock that times credit.
     """
-    phase_s = (options.seconds or 56.0) / (2 * PAIRS)
-    rate = options.rate or 150
+    seconds = options.seconds or SECONDS
+    heavy_plan = Open("sentiment", SENTIMENT_RATE, options.seed, pause_s=PHASE_S)
+    light_plan = Open("credit", options.rate or 150, options.seed)
     result = Result("sentiment-beside-credit")
-    p99s: dict[bool, list[float]] = {False: [], True: []}
-    p50s: dict[bool, list[float]] = {False: [], True: []}
-    heavy: list[Sample] = []
     with fleet(1, [credit_route(5), SENTIMENT]) as (gateway,):
-        for phase in range(2 * PAIRS):
-            beside = phase % 2 == 1
-            light = Plan([url(gateway)], phase_s, open=[Open("credit", rate, options.seed + phase)])
-            other = Plan([url(gateway)], phase_s + START_S, open=[Open("sentiment", SENTIMENT_RATE, options.seed)])
-            samples, more = _phase(light, other if beside else None)
-            heavy += more
-            result.samples += samples + more
-            took_ms = [s.latency_s * 1000 for s in samples if s.scheduled_s >= SETTLE_S]
-            p99s[beside].append(percentile(took_ms, 0.99))
-            p50s[beside].append(percentile(took_ms, 0.5))
+        with (
+            Traffic(Plan([url(gateway)], seconds, open=[heavy_plan])) as heavy,
+            Traffic(Plan([url(gateway)], seconds, open=[light_plan])) as light,
+        ):
+            credit, sentiment = light.samples(), heavy.samples()
+            result.statistics = [*light.statistics, *heavy.statistics]
+    result.samples = credit + sentiment
     result.no_errors()
-    moved_ms = median(p99s[True]) - median(p99s[False])
-    result.figures = _figures(p50s, p99s, heavy)
+    phases = by_phase(credit, light.begin_at - heavy.begin_at, seconds)
+    result.figures = _figures(phases, sentiment)
+    moved_ms = median(phases[True]["p99"]) - median(phases[False]["p99"])
     result.promises.append(at_most("credit's p99 moves by", LIMIT_MS, moved_ms, " ms"))
     return result
 
 
-def _phase(light: Plan, heavy: Plan | None) -> tuple[list[Sample], list[Sample]]:
-    if heavy is None:
-        return send(light), []
-    with Traffic(heavy) as beside:
-        return send(light), beside.samples()
+Phases = dict[bool, dict[str, list[float]]]
 
 
-def _figures(p50s: dict[bool, list[float]], p99s: dict[bool, list[float]], heavy: list[Sample]) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
+def by_phase(credit: Sequence[Sample], offset_s: float, seconds: float) -> Phases:
+    """Percentiles (ms) of every whole phase: beside sentiment or not, then ``p50``, ``p99``, ``sender's delay p99``.
+
+    Args:
+        credit: Times are ``offset_s`` behind those of sentiment's schedule.
+        offset_s: How much later credit's traffic began.
+        seconds: Length of sentiment's traffic.
+    """
+    phases: Phases = {beside: {"p50": [], "p99": [], "sender's delay p99": []} for beside in (False, True)}
+    groups: dict[int, list[Sample]] = {}
+    for sample in credit:
+        at_s = sample.scheduled_s + offset_s
+        if SETTLE_S <= at_s % PHASE_S <= PHASE_S - SETTLE_S and at_s < seconds:
+            groups.setdefault(int(at_s // PHASE_S), []).append(sample)
+    for number in sorted(groups)[1:]:  # the first is not whole
+        took_ms = [sample.latency_s * 1000 for sample in groups[number]]
+        late_ms = [(sample.sent_s - sample.scheduled_s) * 1000 for sample in groups[number]]
+        into = phases[not is_pause(number * PHASE_S, PHASE_S)]
+        into["p50"].append(percentile(took_ms, 0.5))
+        into["p99"].append(percentile(took_ms, 0.99))
+        into["sender's delay p99"].append(percentile(late_ms, 0.99))
+    return phases
+
+
+def _figures(phases: Phases, sentiment: Sequence[Sample]) -> dict[str, Any]:
+    figures: dict[str, Any] = {"phases of each kind": (len(phases[False]["p99"]), len(phases[True]["p99"]))}
     for beside, name in ((False, "alone"), (True, "beside sentiment")):
-        figures |= {
-            f"credit p50 {name} ms (median of phases)": median(p50s[beside]),
-            f"credit p99 {name} ms (median of phases)": median(p99s[beside]),
-            f"credit p99 {name} ms, all phases": [round(value, 2) for value in p99s[beside]],
-        }
-    took_ms = [s.latency_s * 1000 for s in heavy]
+        for what, values in phases[beside].items():
+            figures[f"credit {what} {name} ms (median of phases)"] = median(values)
+        figures[f"credit p99 {name} ms, all phases"] = [round(value, 1) for value in phases[beside]["p99"]]
+    took_ms = [sample.latency_s * 1000 for sample in sentiment]
     return figures | {"sentiment p50 ms": percentile(took_ms, 0.5), "sentiment p99 ms": percentile(took_ms, 0.99)}
