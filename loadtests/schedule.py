@@ -29,7 +29,7 @@ def poisson(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 def is_pause(at_s: float, pause_s: float) -> bool:
-    """Whether a time lies in a pause, where pauses of ``pause_s`` and spans of the same length take turns, pause first."""
+    """Whether a time lies in a pause; pauses of ``pause_s`` and spans as long take turns, a pause first."""
     return pause_s > 0 and at_s // pause_s % 2 == 0
 
 

@@ -30,13 +30,13 @@ def sentiment_beside_credit(options: Options) -> Result:
     heavy_plan = Open("sentiment", SENTIMENT_RATE, options.seed, pause_s=PHASE_S)
     light_plan = Open("credit", options.rate or 150, options.seed)
     result = Result("sentiment-beside-credit")
-    with fleet(1, [credit_route(5), SENTIMENT]) as (gateway,):
-        with (
-            Traffic(Plan([url(gateway)], seconds, open=[heavy_plan])) as heavy,
-            Traffic(Plan([url(gateway)], seconds, open=[light_plan])) as light,
-        ):
-            credit, sentiment = light.samples(), heavy.samples()
-            result.statistics = [*light.statistics, *heavy.statistics]
+    with (
+        fleet(1, [credit_route(5), SENTIMENT]) as (gateway,),
+        Traffic(Plan([url(gateway)], seconds, open=[heavy_plan])) as heavy,
+        Traffic(Plan([url(gateway)], seconds, open=[light_plan])) as light,
+    ):
+        credit, sentiment = light.samples(), heavy.samples()
+        result.statistics = [*light.statistics, *heavy.statistics]
     result.samples = credit + sentiment
     result.no_errors()
     phases = by_phase(credit, light.begin_at - heavy.begin_at, seconds)
