@@ -32,7 +32,7 @@ class Pipeline:
     Args:
         runtime: Where the current snapshot is.
         observer: Where evidence goes.
-        clock: The loop's time in seconds.
+        clock: Monotonic seconds. Not the loop's own time, which is read once a turn and in whole milliseconds.
         draws: Source of draws without a key; never anything that a client sent.
 
     Attributes:
@@ -189,8 +189,7 @@ class Pipeline:
 
     def _stable_replied(self, exchange: Exchange, refusal: Reply, reply: Reply, latency_s: float) -> None:
         assert exchange.arm is not None
-        if exchange.arm.slot.is_ready or reply.kind is not Kind.UNREACHABLE:
-            self._count(exchange, reply.kind, latency_s)
+        self._count(exchange, reply.kind, latency_s)
         proof = reply if reply.kind is not Kind.OK or reply.is_checked else _checked(exchange, exchange.arm, reply)
         self._observer.judged(exchange, refusal.kind, proof.kind)
         self._deliver(exchange, reply)
@@ -296,21 +295,21 @@ class Sweeper:
         runtime: Runtime,
         observer: Observer,
         loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
         unready_flip_s: float,
     ) -> None:
         self._pipeline = pipeline
         self._runtime = runtime
         self._observer = observer
         self._loop = loop
+        self._clock = clock
         self._unready_flip_s = unready_flip_s
-        self._due_s = 0.0
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to sweep."""
-        self._due_s = self._loop.time() + self.PERIOD_S
-        self._timer = self._loop.call_at(self._due_s, self._tick)
+        self._arm_timer(self._clock())
 
     def stop(self) -> None:
         """Sweep no more."""
@@ -318,15 +317,18 @@ class Sweeper:
             self._timer.cancel()
 
     def _tick(self) -> None:
-        now_s = self._loop.time()
-        self._observer.lag_s = max(0.0, now_s - self._due_s)
-        self._due_s = now_s + self.PERIOD_S
-        self._timer = self._loop.call_at(self._due_s, self._tick)
+        now_s = self._clock()
+        self._observer.last_lag_s = max(0.0, now_s - self._observer.sweep_due_s)
+        self._arm_timer(now_s)
         for exchange in list(self._pipeline.in_work):
             self._look(exchange, now_s)
         self._ticks += 1
         if self._ticks % self.FLUSH_EVERY == 0:
             self._flush(now_s)
+
+    def _arm_timer(self, now_s: float) -> None:
+        self._observer.sweep_due_s = now_s + self.PERIOD_S
+        self._timer = self._loop.call_later(self.PERIOD_S, self._tick)
 
     def _look(self, exchange: Exchange, now_s: float) -> None:
         if exchange.is_done:
