@@ -22,7 +22,8 @@ from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
 from gateway.dataplane.endpoints import DataPlane
 from gateway.dataplane.observer import Breach, Observer
-from gateway.dataplane.pipeline import Pipeline, Sweeper
+from gateway.dataplane.pipeline import Pipeline
+from gateway.dataplane.sweeper import Sweeper
 from gateway.errors import CannotStart, InvalidSettings
 from gateway.runtime.arms import Arm, Evidence
 from gateway.runtime.snapshot import Runtime
