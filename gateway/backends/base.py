@@ -65,6 +65,10 @@ class Call(Protocol):
     def request_id(self) -> str:
         """Identifier that goes along to remote backends as ``x-request-id``."""
 
+    @property
+    def may_repeat(self) -> bool:
+        """Whether the request may reach a server twice: not where a model has side effects."""
+
     def request(self) -> InferRequest:
         """The body read as an inference request; read once, whichever attempt asks first.
 

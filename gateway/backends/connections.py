@@ -21,10 +21,21 @@ class Exchange:
 
     Attributes:
         is_over: Whether it was replied to or given up.
+        may_repeat: Whether it may be sent a second time when a reused connection died under it.
         retried: Whether a stale connection has already cost it one try.
     """
 
-    __slots__ = ("_connections", "body", "carrier", "deadline_s", "head", "is_over", "on_reply", "retried")
+    __slots__ = (
+        "_connections",
+        "body",
+        "carrier",
+        "deadline_s",
+        "head",
+        "is_over",
+        "may_repeat",
+        "on_reply",
+        "retried",
+    )
 
     def __init__(
         self,
@@ -33,8 +44,11 @@ class Exchange:
         body: bytes,
         deadline_s: float,
         on_reply: Callable[[Reply], None],
+        *,
+        may_repeat: bool,
     ) -> None:
         self._connections = connections
+        self.may_repeat = may_repeat
         self.head = head
         self.body = body
         self.deadline_s = deadline_s
@@ -187,7 +201,8 @@ class Connections:
         if exchange is None:
             return
         exchange.carrier = None
-        if connection.answers > 0 and not connection.began and not exchange.retried and not self._closed:
+        is_stale = connection.answers > 0 and not connection.began
+        if is_stale and exchange.may_repeat and not exchange.retried and not self._closed:
             exchange.retried = True
             self._dial(exchange)
             return

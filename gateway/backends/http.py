@@ -158,7 +158,9 @@ class OipBackend:
             on_reply(self._failure_of(Kind.UNREACHABLE, self._reason))
             return _nothing
         body = call.body
-        exchange = Exchange(connections, self._head(call, len(body)), body, deadline_s, on_reply)
+        exchange = Exchange(
+            connections, self._head(call, len(body)), body, deadline_s, on_reply, may_repeat=call.may_repeat
+        )
         connections.submit(exchange)
         return exchange.cancel
 

@@ -124,6 +124,11 @@ class Exchange:
             self._request = read_request(self.body)
         return self._request
 
+    @property
+    def may_repeat(self) -> bool:
+        """Whether the request may reach a server twice."""
+        return self.route is None or not self.route.document.route.side_effects
+
     def _head(self) -> dict[str, Any]:
         """The JSON part as plain data; empty when it cannot be read."""
         head = self.body if self.header_length is None else self.body[: self.header_length]

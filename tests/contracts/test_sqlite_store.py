@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import sqlite3
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from routing.errors import PositionLost, StoreUnavailable
-from routing.store import SqliteStore
+from routing.store import Draft, SqliteStore, verify, write
 from tests.contracts.stores import opened, put, step, take
 
 
@@ -91,16 +92,44 @@ def test_a_path_that_cannot_be_is_unavailable(tmp_path: Path) -> None:
             asyncio.run(SqliteStore(path).open())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_a_read_only_file_is_unavailable(tmp_path: Path) -> None:
-    asyncio.run(_make(tmp_path / "a.db"))
-    (tmp_path / "a.db").chmod(0o400)
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(StoreUnavailable):
-            asyncio.run(SqliteStore(tmp_path / "a.db").open())
-    finally:
-        tmp_path.chmod(0o700)
+def test_a_full_disk_is_unavailable_loses_nothing_and_passes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = SqliteStore(tmp_path / "a.db")
+        async with opened(store):
+            await _put(store, 1)
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            largest = max(file.stat().st_size for file in tmp_path.iterdir())
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+            try:
+                with pytest.raises(StoreUnavailable):
+                    await _fill(store)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            record = await store.load("credit")
+            assert record is not None
+            await _put(store, record.revision + 1)
+            assert verify(await store.history("credit")) is None
+
+    asyncio.run(scenario())
+
+
+async def _fill(store: SqliteStore) -> None:
+    for revision in range(2, 200):
+        await _put(store, revision)
+
+
+async def _put(store: SqliteStore, revision: int) -> None:
+    """The next revision, large enough to fill a disk soon."""
+    document = b"x" * 10_000
+    await write(
+        store,
+        "credit",
+        lambda _record: Draft(revision, document, "put"),
+        actor="tester",
+        reason="",
+        at=0.0,
+        change_id=f"{revision:032x}",
+    )
 
 
 async def _make(path: Path) -> None:

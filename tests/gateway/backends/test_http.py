@@ -28,6 +28,7 @@ class Call:
     body: bytes
     header_length: int | None = None
     request_id: str = "r-1"
+    may_repeat: bool = True
 
 
 def request(seed: float = 0.1, **more: Any) -> Call:
