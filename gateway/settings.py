@@ -202,11 +202,24 @@ def read_yaml(path: Path) -> Any:
         InvalidSettings: It cannot be read, is no YAML, or repeats a key.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506  a subclass of SafeLoader
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidSettings([Problem("", "file", f"{path} cannot be read: {error.strerror}")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise InvalidSettings([Problem("", "yaml", f"{path} is no valid YAML: {error}")]) from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain data of YAML text; ``source`` names it in problems.
+
+    Raises:
+        InvalidSettings: It is no YAML, or repeats a key.
+    """
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506  a subclass of SafeLoader
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidSettings([Problem("", "yaml", f"{source} is no valid YAML: {error}")]) from None
 
 
 def load_settings(path: Path | None) -> Settings:
