@@ -4,8 +4,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -40,11 +40,17 @@ def cell(text: Any, style: str = "") -> Text:
     return Text("\n".join(clean(line) for line in str(text).split("\n")) or "-", style=style)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Text]], numbers: Sequence[str] = ()) -> None:
-    """A table; the columns in ``numbers`` stand to the right."""
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Text]],
+    numbers: Collection[str] = (),
+    wrapped: Collection[str] = (),
+) -> None:
+    """A table; ``numbers`` stand to the right, only ``wrapped`` columns give way on a narrow terminal."""
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in columns:
-        drawn.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers)
+        side: Literal["left", "right"] = "right" if name in numbers else "left"
+        drawn.add_column(name, justify=side, no_wrap=name not in wrapped, overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     console().print(drawn)

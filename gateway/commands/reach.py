@@ -13,11 +13,10 @@ from click.core import ParameterSource
 
 from gateway.commands.client import AdminClient, NotAuthorised, Refused, Reply, Unreachable
 from gateway.commands.console import clean
+from gateway.settings import ADMIN_URL_VARIABLE, TOKEN_VARIABLE
 from routing.table import NAME_PATTERN
 
 ADMIN_URL = "http://127.0.0.1:8081"
-URL_VARIABLE = "TURNOUT_ADMIN_URL"
-TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the name of a variable
 TOKEN_FILE = Path(".turnout/admin.token")
 MAX_REASON_CHARS = 1000
 REFUSED, NO_ANSWER = 1, 3
@@ -97,7 +96,7 @@ def reaching(command: Decorated) -> Decorated:
             type=AdminUrl(),
             default=ADMIN_URL,
             show_default=True,
-            envvar=URL_VARIABLE,
+            envvar=ADMIN_URL_VARIABLE,
             show_envvar=True,
             expose_value=False,
             callback=_keep,
@@ -110,7 +109,7 @@ def reaching(command: Decorated) -> Decorated:
             show_default=True,
             expose_value=False,
             callback=_keep,
-            help=f"Where the token is. Without this option {TOKEN_VARIABLE}, which holds the token itself, goes first.",
+            help=f"Where the token is; {TOKEN_VARIABLE}, the token itself, goes before the default.",
         ),
         click.option(
             "--json",

@@ -16,6 +16,7 @@ from gateway.commands.route_file import read_route
 from gateway.errors import InvalidSettings
 
 SHOWN_CHANGES = 4
+PERCENT = {"weight_ppm": "weight", "sample_ppm": "sample"}
 
 dry_run = click.option("--dry-run", is_flag=True, help="Do everything but the write; show the difference.")
 why = click.option("--reason", required=True, type=Reason(), help="Why: it stands in the history.")
@@ -156,12 +157,12 @@ def _show_list(found: Any) -> None:
             rows.append([cell(item["model"]), cell(item["revision"]), cell(""), cell(item["error"], "red"), cell("")])
             continue
         latched = cell(", ".join(item["latched"]), "red")
-        row = [cell(item["model"]), cell(item["revision"]), cell(item["stable"]), cell(weights(item["weights_ppm"]))]
-        rows.append([*row, latched])
+        row = [item["model"], item["revision"], item["stable"], weights(item["weights_ppm"])]
+        rows.append([*(cell(value) for value in row), latched])
     if not rows:
         say("no route yet: turnout routes put FILE makes one")
         return
-    table(["route", "revision", "stable", "weights", "latched"], rows, numbers=["revision"])
+    table(["route", "revision", "stable", "weights", "latched"], rows, ["revision"], ["route", "weights", "latched"])
 
 
 def _show_document(document: Any) -> None:
@@ -178,10 +179,15 @@ def _latched(document: Any) -> Mapping[str, Any]:
 
 
 def _spoken(value: Any) -> Any:
-    """A route without what is not said: no value, no entry."""
+    """A route as people write it: shares in percent, nothing that is not said."""
     if isinstance(value, dict):
-        return {key: _spoken(item) for key, item in value.items() if item not in (None, [], {})}
+        said = {key: item for key, item in value.items() if item not in (None, [], {})}
+        return {PERCENT.get(k, k): _percent(v) if k in PERCENT else _spoken(v) for k, v in said.items()}
     return [_spoken(item) for item in value] if isinstance(value, list) else value
+
+
+def _percent(ppm: int) -> int | float:
+    return ppm // 10_000 if ppm % 10_000 == 0 else ppm / 10_000
 
 
 def _show_difference(preview: Any) -> None:
@@ -212,7 +218,7 @@ def _show_history(found: Any) -> None:
         more = [f"… and {len(told) - SHOWN_CHANGES} more"] if len(told) > SHOWN_CHANGES else []
         row = [entry["revision"], entry["at"], entry["verb"], entry["actor"], entry["reason"]]
         rows.append([*(cell(value) for value in row), cell("\n".join([*told[:SHOWN_CHANGES], *more]))])
-    table(["revision", "at", "verb", "actor", "reason", "change"], rows, numbers=["revision", "at"])
+    table(["revision", "at", "verb", "actor", "reason", "change"], rows, ["revision"], ["actor", "reason", "change"])
     if found.get("verified"):
         say("the hash chain is whole", "green")
     elif "verified" in found:

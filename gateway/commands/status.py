@@ -39,7 +39,7 @@ def _show_everything(found: Any) -> None:
 
 
 def _show_routes(routes: Sequence[Mapping[str, Any]]) -> None:
-    table(COLUMNS, [row for route in routes for row in _rows(route)], numbers=NUMBERS)
+    table(COLUMNS, [row for route in routes for row in _rows(route)], NUMBERS, ["route", "guard"])
     for route in routes:
         for warning in [*route.get("warnings", ()), *([route["error"]] if "error" in route else [])]:
             say(f"warning: {route['model']}: {warning}", "yellow")
