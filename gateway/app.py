@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,17 +12,18 @@ from starlette.types import ASGIApp
 
 from gateway.admin.auth import ensure_token
 from gateway.admin.endpoints import admin_app
-from gateway.backends.base import Backend
+from gateway.backends.base import Backend, State
 from gateway.backends.http import OipBackend
 from gateway.backends.onnx import OnnxBackend
-from gateway.backends.registry import BackendKey, Registry
+from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.control.disk_copy import DiskCopy
 from gateway.control.link import Link, Lowered
 from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
 from gateway.dataplane.endpoints import DataPlane
 from gateway.dataplane.observer import Breach, Observer
-from gateway.dataplane.pipeline import Pipeline, Sweeper
+from gateway.dataplane.pipeline import Pipeline
+from gateway.dataplane.sweeper import Sweeper
 from gateway.errors import CannotStart, InvalidSettings
 from gateway.runtime.arms import Arm, Evidence
 from gateway.runtime.snapshot import Runtime
@@ -34,6 +35,8 @@ from routing.store import store_from_url
 from routing.table import NAME_PATTERN, OipSpec, OnnxSpec, Route
 
 NAME = re.compile(NAME_PATTERN)
+SETTLE_S = 10.0  # how long the first words on the terminal wait for versions that are still being loaded
+SETTLE_POLL_S = 0.02
 
 
 class App:
@@ -54,9 +57,11 @@ class App:
         self.link = Link(loop)
         self.runtime = Runtime()
         self.registry = Registry(self._make_backend)
-        self.observer = Observer(self._breached)
-        self.pipeline = Pipeline(self.runtime, self.observer, loop.time)
-        self._sweeper = Sweeper(self.pipeline, self.runtime, self.observer, loop, settings.guards.unready_flip_s)
+        self.observer = Observer(self._breached, time.monotonic)
+        self.pipeline = Pipeline(self.runtime, self.observer, time.monotonic)
+        self._sweeper = Sweeper(
+            self.pipeline, self.runtime, self.observer, loop, time.monotonic, settings.guards.unready_flip_s
+        )
         self._repository = self._scan_repository()
         self.sync = Sync(self.runtime, self.registry, self._repository, self.link.up, opaque=settings.headers.opaque)
         self.link.on_down = self.sync.receive
@@ -72,7 +77,9 @@ class App:
             time.time,
             check_s=settings.store.check_s,
         )
-        self.data_plane = DataPlane(settings, self.runtime, self.pipeline)
+        self.data_plane = DataPlane(
+            settings, self.runtime, self.pipeline, lambda: not self.supervisor.is_store_reachable
+        )
         self.token_file: Path | None = None
         self.data_app: ASGIApp = self.data_plane.app()
         self.admin_app: ASGIApp = admin_app(
@@ -86,7 +93,7 @@ class App:
         )
 
     async def start(self) -> None:
-        """Read the table, open every backend it names, and be ready.
+        """Read the table and apply it. Backends are being opened when this returns.
 
         Raises:
             CannotStart: There is no table to serve from.
@@ -94,8 +101,19 @@ class App:
         self._sweeper.start()
         await self.supervisor.start(self._seeds)
         await asyncio.sleep(0)  # the documents are on the link: let them be applied
-        await self.registry.settled()
+
+    async def settle(self) -> None:
+        """Be ready once no stable is being loaded; return when nothing else is either, or after ``SETTLE_S`` more."""
+        while self._is_loading(route.stable.slot for route in self.runtime.current.routes.values()):
+            await asyncio.sleep(SETTLE_POLL_S)
         self.data_plane.is_started = True
+        end_s = time.monotonic() + SETTLE_S
+        while self._is_loading(self.registry.slots()) and time.monotonic() < end_s:
+            await asyncio.sleep(SETTLE_POLL_S)
+
+    @staticmethod
+    def _is_loading(slots: Iterable[Slot]) -> bool:
+        return any(slot.backend.state is State.LOADING for slot in slots)
 
     def drain(self) -> None:
         """Say on every path that this process is about to end."""
@@ -112,7 +130,7 @@ class App:
         route = self.runtime.current.routes.get(model)
         if route is None:
             return None
-        plain = route_status(route, self._loop.time())
+        plain = route_status(route, time.monotonic())
         if (refusal := self.supervisor.refused.get(model)) is not None:
             problems = "; ".join(f"{p.pointer}: {p.message}" for p in refusal.problems)
             plain["refused"] = {"revision": refusal.revision, "problems": problems}

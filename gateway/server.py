@@ -84,12 +84,17 @@ class Gateway:
                     for listener, sock in zip(self._listeners, (data, admin), strict=True):
                         group.create_task(listener.serve(sockets=[sock]))
                     group.create_task(self._drain_on_signal(app))
-                    while not all(listener.started for listener in self._listeners):
-                        await asyncio.sleep(STARTED_POLL_S)
-                    if on_ready is not None:
-                        on_ready(app)
+                    group.create_task(self._announce(app, on_ready))
             finally:
                 await app.stop()
+
+    async def _announce(self, app: App, on_ready: Callable[[App], None] | None) -> None:
+        """Be ready once stable versions are loaded and both listeners accept, and say so."""
+        while not all(listener.started for listener in self._listeners):
+            await asyncio.sleep(STARTED_POLL_S)
+        await app.settle()
+        if on_ready is not None:
+            on_ready(app)
 
     def drain(self) -> None:
         """Begin to end: as a signal does."""

@@ -88,7 +88,7 @@ def test_every_admin_path_is_documented() -> None:
 
 
 def test_every_path_of_the_data_plane_is_documented() -> None:
-    plane = DataPlane(Settings(), _Anything(), _Anything())  # type: ignore[arg-type]
+    plane = DataPlane(Settings(), _Anything(), _Anything(), lambda: False)  # type: ignore[arg-type]
     page = (REFERENCE / "protocol.md").read_text()
     for path in plane.app().routes:
         assert isinstance(path, Path_)

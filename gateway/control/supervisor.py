@@ -9,20 +9,16 @@ from typing import Any
 
 from gateway.control.disk_copy import DiskCopy, Table
 from gateway.control.link import Applied, Forget, Link, Lower, Lowered, Refused, StoredDocument, Up
+from gateway.control.writes import Writes
 from gateway.errors import CannotStart
-from routing import edit
-from routing.codec import decode, encode
 from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StoreUnavailable
-from routing.store import GENESIS_SHA256, Draft, Record, Store, chain, write
+from routing.store import Record, Store
 from routing.table import Route
 
 log = logging.getLogger("turnout.supervisor")
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
-LOWER_RACES = 20  # lost compare-and-sets that a lower takes up again
-GUARD = "guard"
-SEED = "seed"
 
 
 class Supervisor:
@@ -45,12 +41,11 @@ class Supervisor:
         self._store = store
         self._link = link
         self._copy = copy
-        self._wall = wall
         self._check_s = check_s
         self._table = Table()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
-        self._has_written = asyncio.Event()
+        self._writes = Writes(store, wall)
         self.is_store_reachable = False
         self.store_problem = ""
         self.applied: dict[str, int] = {}
@@ -70,8 +65,8 @@ class Supervisor:
             await self._reach()
             position = await self._store.position()
             if copied is not None:
-                await self._offer(copied)
-            await self._seed(seeds)
+                await self._writes.offer(copied)
+            await self._writes.seed(seeds)
             await self._compare()
         except StoreUnavailable as error:
             if copied is None or not copied.documents:
@@ -132,44 +127,32 @@ class Supervisor:
         key = (lowered.model, lowered.version)
         await self._save()
         change_id = secrets.token_hex(16)
-        change = edit.Lower(
-            lowered.model, lowered.version, lowered.epoch, lowered.reason, lowered.evidence, self._wall()
-        )
         wait_s = RETRY_FIRST_S
-        while True:
-            try:
-                record = await self._write_lower(lowered, change, change_id)
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                self._lost(error)
-            except RouteNotFound:
-                if lowered.model not in self._table.documents:
-                    break  # deleted meanwhile; else the store was flushed, and the route is being offered back
-            except RoutingError as error:
-                log.error("a lower was refused", extra={"model": key[0], "version": key[1], "reason": str(error)})
-                break
-            else:
-                if record is not None and record.revision > self._known(record.model):
-                    self._changed(record)
-                break
+        while not await self._is_home(lowered, change_id):
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, RETRY_MAX_S)
         if self._table.lowers.get(key) is lowered:
             del self._table.lowers[key]
         await self._save()
 
-    async def _write_lower(self, lowered: Lowered, change: edit.Lower, change_id: str) -> Record | None:
+    async def _is_home(self, lowered: Lowered, change_id: str) -> bool:
+        """Try once; False to try again."""
         if not self._is_open:
-            raise StoreUnavailable(self.store_problem)
-        return await write(
-            self._store,
-            lowered.model,
-            lambda record: _draft(record, change, change_id),
-            actor=GUARD,
-            reason=lowered.reason,
-            at=self._wall(),
-            change_id=change_id,
-            retries=LOWER_RACES,
-        )
+            return False
+        try:
+            record = await self._writes.lower(lowered, change_id)
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            self._lost(error)
+            return False
+        except RouteNotFound:
+            # A store that was flushed gets the route offered back; one that was deleted meanwhile needs no lower.
+            return lowered.model not in self._table.documents
+        except RoutingError as error:
+            log.error("a lower was refused", extra={"model": lowered.model, "reason": str(error)})
+            return True
+        if record is not None and record.revision > self._known(record.model):
+            self._changed(record)
+        return True
 
     # Down from the store.
 
@@ -181,7 +164,7 @@ class Supervisor:
                 if not position:
                     await self._reach()
                     position = await self._store.position()
-                    await self._offer(self._table)
+                    await self._writes.offer(self._table)
                     await self._compare()
                 async with aclosing(self._store.watch(position)) as changes:
                     self._found()
@@ -250,49 +233,6 @@ class Supervisor:
         held = self._table.documents.get(model)
         return held[0] if held else 0
 
-    async def _seed(self, seeds: Iterable[Route]) -> None:
-        """Create the routes of files that the store has never held."""
-        for route in seeds:
-            if await self._store.load(route.model) is not None:
-                continue
-            change_id = secrets.token_hex(16)
-            with suppress(RoutingError):  # another replica was first
-                await write(
-                    self._store,
-                    route.model,
-                    lambda record, route=route, change_id=change_id: (  # type: ignore[misc]
-                        None if record else _draft(record, edit.Replace(route), change_id)
-                    ),
-                    actor=SEED,
-                    reason="created from the routes folder",
-                    at=self._wall(),
-                    change_id=change_id,
-                )
-
-    async def _offer(self, table: Table) -> None:
-        """Give a store that was flushed, or put back to an older state, what this replica still knows."""
-        held = {record.model: record for record in await self._store.list()}
-        for model, (revision, data) in table.documents.items():
-            record = held.get(model)
-            if record is not None and record.revision >= revision:
-                continue
-            entry = chain(
-                record.head_sha256 if record else GENESIS_SHA256,
-                model=model,
-                revision=revision,
-                at=self._wall(),
-                actor="supervisor",
-                reason="the store had lost this revision: offered back from a replica's copy",
-                change_id=secrets.token_hex(16),
-                verb="offer",
-                evidence=None,
-                document=data,
-            )
-            with suppress(RoutingError):  # another replica was first, with the same or a higher revision
-                offered = Record(model, revision, data, entry.sha256)
-                await self._store.compare_and_set(record.revision if record else 0, offered, entry)
-                log.warning("offered a route back to the store", extra={"model": model, "revision": revision})
-
     async def _save(self) -> None:
         try:
             await self._copy.write(self._table)
@@ -321,14 +261,3 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
     except Exception:  # the top of a task
         log.exception("a task of the supervisor crashed")
         raise
-
-
-def _draft(record: Record | None, change: edit.Change, change_id: str) -> Draft | None:
-    """What a change makes of a record; ``None`` when it changes nothing."""
-    current = decode(record.document) if record else None
-    following = edit.next_document(current, change, change_id)
-    if following is None:
-        return None
-    evidence = change.evidence if isinstance(change, edit.Lower) else None
-    verb = "put" if isinstance(change, edit.Replace) else type(change).__name__.lower()
-    return Draft(following.revision, encode(following), verb, evidence)

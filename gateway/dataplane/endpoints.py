@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from random import SystemRandom
+from time import monotonic
 
 import orjson
 from starlette.applications import Starlette
@@ -42,15 +43,19 @@ OCTETS = b"application/octet-stream"
 class DataPlane:
     """Endpoints of one worker.
 
+    Args:
+        is_stale: Whether the table that is served may be older than the store's.
+
     Attributes:
         is_draining: The process is about to end: not ready, and every answer closes its connection.
-        is_started: Documents were applied and the versions they name have been opened, or have failed to.
+        is_started: Documents were applied and no stable version is still being loaded.
     """
 
-    def __init__(self, settings: Settings, runtime: Runtime, pipeline: Pipeline) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, pipeline: Pipeline, is_stale: Callable[[], bool]) -> None:
         self._settings = settings
         self._runtime = runtime
         self._pipeline = pipeline
+        self._is_stale = is_stale
         self._ids = SystemRandom()
         self._in_hand = 0
         self.is_draining = False
@@ -89,7 +94,8 @@ class DataPlane:
 
     async def _ready(self, request: Request) -> Response:
         ready = self.is_started and not self.is_draining
-        return self._json(request, {"ready": ready}, 200 if ready else 503)
+        stale = {"stale": "the store cannot be reached: the last table is served"} if self._is_stale() else {}
+        return self._json(request, {"ready": ready, **stale}, 200 if ready else 503)
 
     async def _metadata(self, request: Request) -> Response:
         model = request.path_params["model"]
@@ -147,9 +153,9 @@ class DataPlane:
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise BadRequest("content-encoding other than identity is not understood")
         loop = asyncio.get_running_loop()
-        started_s = loop.time()
+        started_s = monotonic()
         try:
-            async with asyncio.timeout_at(started_s + patience_s):
+            async with asyncio.timeout(patience_s):
                 body = await self._body(request)
         except TimeoutError:
             raise BodyTimeout("the body did not arrive within the request's deadline") from None

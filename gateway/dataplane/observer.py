@@ -40,11 +40,23 @@ class Observer:
 
     Args:
         on_breach: Told of every lowered version, once per epoch, after the arm was lowered.
+        clock: Monotonic seconds.
+
+    Attributes:
+        last_lag_s: How late the last sweep was.
+        sweep_due_s: When the next sweep is due.
     """
 
-    def __init__(self, on_breach: Callable[[Breach], None]) -> None:
+    def __init__(self, on_breach: Callable[[Breach], None], clock: Callable[[], float]) -> None:
         self._on_breach = on_breach
-        self.lag_s = 0.0
+        self._clock = clock
+        self.last_lag_s = 0.0
+        self.sweep_due_s = clock()
+
+    @property
+    def lag_s(self) -> float:
+        """How far the loop is behind: by the last sweep, or by one that is overdue right now."""
+        return max(self.last_lag_s, self._clock() - self.sweep_due_s)
 
     def dispatched(self, exchange: Exchange) -> None:
         """An attempt that is evidence is about to be sent."""
@@ -72,7 +84,8 @@ class Observer:
     def canary_answered(self, exchange: Exchange, latency_s: float) -> None:
         """The canary answered properly."""
         route, arm, detector = _guarded(exchange)
-        usable = latency_s - self.lag_s if self.lag_s <= LAG_SHARE * _lowest_threshold_s(arm) else None
+        lag_s = self.lag_s
+        usable = latency_s - lag_s if lag_s <= LAG_SHARE * _lowest_threshold_s(arm) else None
         trip = detector.answered(exchange.ticket, usable, exchange.mask, exchange.key_hash)
         self._act(route, arm, trip)
 

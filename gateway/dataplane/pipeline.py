@@ -1,6 +1,5 @@
 """From a request to its answer: choose an arm, attempt, fail over to stable, observe. Callbacks, no tasks."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -32,7 +31,7 @@ class Pipeline:
     Args:
         runtime: Where the current snapshot is.
         observer: Where evidence goes.
-        clock: The loop's time in seconds.
+        clock: Monotonic seconds. Not the loop's own time, which is read once a turn and in whole milliseconds.
         draws: Source of draws without a key; never anything that a client sent.
 
     Attributes:
@@ -189,8 +188,7 @@ class Pipeline:
 
     def _stable_replied(self, exchange: Exchange, refusal: Reply, reply: Reply, latency_s: float) -> None:
         assert exchange.arm is not None
-        if exchange.arm.slot.is_ready or reply.kind is not Kind.UNREACHABLE:
-            self._count(exchange, reply.kind, latency_s)
+        self._count(exchange, reply.kind, latency_s)
         proof = reply if reply.kind is not Kind.OK or reply.is_checked else _checked(exchange, exchange.arm, reply)
         self._observer.judged(exchange, refusal.kind, proof.kind)
         self._deliver(exchange, reply)
@@ -277,73 +275,3 @@ def unrouted(snapshot: Snapshot, model: str) -> str:
         f"model {model!r} has no route; loaded versions are {', '.join(map(repr, versions))}: name one in the path "
         f"(/v2/models/{model}/versions/{versions[0]}/infer) or create a route with `turnout routes put FILE`"
     )
-
-
-class Sweeper:
-    """Looks at everything in flight every ``PERIOD_S``: deadlines, slow attempts, unready canaries, loop lag.
-
-    Args:
-        unready_flip_s: A canary that was ready and has not been for so long is flipped.
-    """
-
-    PERIOD_S = 0.025
-    FLUSH_EVERY = 4  # periods between steps of stable's own detector
-    OLD_S = 0.05  # age from which a client that left is looked out for
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        runtime: Runtime,
-        observer: Observer,
-        loop: asyncio.AbstractEventLoop,
-        unready_flip_s: float,
-    ) -> None:
-        self._pipeline = pipeline
-        self._runtime = runtime
-        self._observer = observer
-        self._loop = loop
-        self._unready_flip_s = unready_flip_s
-        self._due_s = 0.0
-        self._ticks = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Begin to sweep."""
-        self._due_s = self._loop.time() + self.PERIOD_S
-        self._timer = self._loop.call_at(self._due_s, self._tick)
-
-    def stop(self) -> None:
-        """Sweep no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _tick(self) -> None:
-        now_s = self._loop.time()
-        self._observer.lag_s = max(0.0, now_s - self._due_s)
-        self._due_s = now_s + self.PERIOD_S
-        self._timer = self._loop.call_at(self._due_s, self._tick)
-        for exchange in list(self._pipeline.in_work):
-            self._look(exchange, now_s)
-        self._ticks += 1
-        if self._ticks % self.FLUSH_EVERY == 0:
-            self._flush(now_s)
-
-    def _look(self, exchange: Exchange, now_s: float) -> None:
-        if exchange.is_done:
-            return
-        if exchange.refusal is None and exchange.dispatched_s:
-            self._observer.aged(exchange, now_s - exchange.dispatched_s)
-        if now_s >= exchange.attempt_deadline_s:
-            self._pipeline.expire(exchange)
-        elif exchange.on_old is not None and now_s - exchange.started_s > self.OLD_S:
-            on_old, exchange.on_old = exchange.on_old, None
-            on_old()
-
-    def _flush(self, now_s: float) -> None:
-        for route in list(self._runtime.current.routes.values()):
-            route.stable.evidence.flush()
-            for arm in route.arms:
-                unready_s = arm.slot.look(now_s)
-                is_canary = not arm.is_stable and arm.weight_ppm > 0 and not arm.evidence.lowered
-                if is_canary and unready_s > self._unready_flip_s:
-                    self._observer.unready(route, arm, unready_s)

@@ -1,0 +1,82 @@
+"""One timer for all requests in flight, instead of one for each."""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.observer import Observer
+from gateway.dataplane.pipeline import Pipeline
+from gateway.runtime.snapshot import Runtime
+
+
+class Sweeper:
+    """Looks at everything in flight every ``PERIOD_S``: deadlines, slow attempts, unready canaries, loop lag.
+
+    Args:
+        unready_flip_s: A canary that was ready and has not been for so long is flipped.
+    """
+
+    PERIOD_S = 0.025
+    FLUSH_EVERY = 4  # periods between steps of stable's own detector
+    OLD_S = 0.05  # age from which a client that left is looked out for
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        runtime: Runtime,
+        observer: Observer,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        unready_flip_s: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._runtime = runtime
+        self._observer = observer
+        self._loop = loop
+        self._clock = clock
+        self._unready_flip_s = unready_flip_s
+        self._ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._arm_timer(self._clock())
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        now_s = self._clock()
+        self._observer.last_lag_s = max(0.0, now_s - self._observer.sweep_due_s)
+        self._arm_timer(now_s)
+        for exchange in list(self._pipeline.in_work):
+            self._look(exchange, now_s)
+        self._ticks += 1
+        if self._ticks % self.FLUSH_EVERY == 0:
+            self._flush(now_s)
+
+    def _arm_timer(self, now_s: float) -> None:
+        self._observer.sweep_due_s = now_s + self.PERIOD_S
+        self._timer = self._loop.call_later(self.PERIOD_S, self._tick)
+
+    def _look(self, exchange: Exchange, now_s: float) -> None:
+        if exchange.is_done:
+            return
+        if exchange.refusal is None and exchange.dispatched_s:
+            self._observer.aged(exchange, now_s - exchange.dispatched_s)
+        if now_s >= exchange.attempt_deadline_s:
+            self._pipeline.expire(exchange)
+        elif exchange.on_old is not None and now_s - exchange.started_s > self.OLD_S:
+            on_old, exchange.on_old = exchange.on_old, None
+            on_old()
+
+    def _flush(self, now_s: float) -> None:
+        for route in list(self._runtime.current.routes.values()):
+            route.stable.evidence.flush()
+            for arm in route.arms:
+                unready_s = arm.slot.look(now_s)
+                is_canary = not arm.is_stable and arm.weight_ppm > 0 and not arm.evidence.lowered
+                if is_canary and unready_s > self._unready_flip_s:
+                    self._observer.unready(route, arm, unready_s)
