@@ -121,7 +121,7 @@ def history(model: str, limit: int, verify: bool) -> None:
     with connected() as admin:
         reply = admin.get(f"/routes/{model}/history?limit={limit}" + ("&verify=1" if verify else ""))
         answer(reply, _show_history)
-    if verify and not reply.plain.get("verified"):
+    if verify and (not isinstance(reply.plain, dict) or reply.plain.get("verified") is not True):
         sys.exit(REFUSED)
 
 

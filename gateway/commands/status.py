@@ -6,13 +6,14 @@ from typing import Any
 import click
 from rich.text import Text
 
-from gateway.commands.console import cell, percent, say, table
+from gateway.commands.console import cell, console, percent, say, table
 from gateway.commands.reach import AdminCommand, Name, answer, connected, reaching, wants_json
 
 COLUMNS = ["route", "version", "role", "weight", "state", "requests", "errors", "p50 ms", "p99 ms", "guard", "latched"]
 NUMBERS = ["weight", "requests", "errors", "p50 ms", "p99 ms"]
 STATE_STYLE = {"ready": "green", "loading": "yellow", "failed": "red", "closed": "red"}
 NOT_AN_ERROR = {"ok", "malformed", "rejected", "cancelled"}  # the last three are the caller's
+WIDE = 116  # columns of a terminal that has room for guard and latched beside the rest
 PLAIN_ODDS = 1e12  # beyond it, digits say less than the exponent
 
 
@@ -39,7 +40,14 @@ def _show_everything(found: Any) -> None:
 
 
 def _show_routes(routes: Sequence[Mapping[str, Any]]) -> None:
-    table(COLUMNS, [row for route in routes for row in _rows(route)], NUMBERS, ["route", "guard"])
+    rows = [(route["model"], row) for route in routes for row in _rows(route)]
+    if console().width >= WIDE:
+        table(COLUMNS, [row for _, row in rows], NUMBERS, ["route", "guard"])
+    else:
+        table(COLUMNS[:-2], [row[:-2] for _, row in rows], NUMBERS, ["route"])
+        for model, (_, version, *_, guard, latched) in rows:
+            if told := [text.plain for text in (guard, latched) if text.plain != "-"]:
+                say(f"{model} {version.plain}: {', '.join(told)}")
     for route in routes:
         for warning in [*route.get("warnings", ()), *([route["error"]] if "error" in route else [])]:
             say(f"warning: {route['model']}: {warning}", "yellow")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.commands.console import clean, differences, percent
-from gateway.commands.status import _guard, _rows
+from gateway.commands.status import _guard, _rows, _show_routes
 
 
 def canary(odds: float | None = 1.0, run: int = 0, **more: Any) -> dict[str, Any]:
@@ -67,3 +67,17 @@ def test_a_difference_is_one_line_each() -> None:
 
 def test_controls_are_escaped_and_letters_are_not() -> None:
     assert clean("é ü 漢 \x1b[31m\n\x9b\u202e\x7f") == "é ü 漢 \\x1b[31m\\n\\x9b\\u202e\\x7f"
+
+
+def test_a_narrow_terminal_has_the_guard_below_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    route = {"model": "m", "revision": 1, "latched": ["2"], "variants": [canary(340.2)]}
+    monkeypatch.setattr("gateway.commands.console.PIPE_WIDTH", 80)
+    _show_routes([route])
+    narrow = capsys.readouterr().out
+    assert "m 2: odds 340 : 1 of 1,000,000, latched\n" in narrow
+    assert max(len(line) for line in narrow.splitlines()) <= 80
+    monkeypatch.setattr("gateway.commands.console.PIPE_WIDTH", 200)
+    _show_routes([route])
+    assert "odds 340 : 1 of 1,000,000  latched" in capsys.readouterr().out
