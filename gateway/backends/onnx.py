@@ -1,8 +1,12 @@
 """A version in process on ONNX Runtime: runs inline while they are short, on its own thread when they are long."""
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -37,6 +41,7 @@ DATATYPES = {
 PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 MAX_QUEUED = 1024  # runs that wait for the version's thread
 WARM_UP_RUNS = 3
+INFERENCE_NICE = 10  # of inference threads; the loop's is 0
 LOG_FATAL = 4
 
 ort.set_default_logger_severity(LOG_FATAL)  # its C++ side prints coloured lines for every failing run otherwise
@@ -77,7 +82,7 @@ class OnnxBackend:
     async def open(self) -> None:
         """Load the file and warm it up, off the loop."""
         loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{self._file.parent.name}")
+        executor = ThreadPoolExecutor(1, f"onnx-{self._file.parent.name}", initializer=_give_way_to_the_loop)
         try:
             await loop.run_in_executor(executor, self._load)
         except CannotLoad as error:
@@ -233,6 +238,13 @@ class _Job:
     def cancel(self) -> None:
         """Give the run up; one that has begun runs to its end unheard."""
         self.cancelled = True
+
+
+def _give_way_to_the_loop() -> None:
+    """Let the loop's thread run first where cores are short: long runs must not delay requests of other models."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), INFERENCE_NICE)
 
 
 def _nothing() -> None:

@@ -73,12 +73,14 @@ def test_a_short_model_answers_inline_and_a_long_one_on_its_thread() -> None:
         for model, version, is_inline in (("credit", "1", True), ("sentiment", "2", False)):
             backend = await opened(model, version)
             body = requests(model)[0]["request"]
-            await asked(backend, body)
-            replies: list[Reply] = []
-            backend.submit(Call(body), 1e12, replies.append)
-            assert bool(replies) is is_inline
-            while not replies:
-                await asyncio.sleep(0.001)
+            inline = 0
+            for _ in range(40):
+                replies: list[Reply] = []
+                backend.submit(Call(body), 1e12, replies.append)
+                inline += bool(replies)
+                while not replies:
+                    await asyncio.sleep(0.001)
+            assert (inline > 20) is is_inline, f"{inline} of 40 ran on the loop"
             await backend.close()
 
     run(scenario())
