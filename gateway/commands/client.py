@@ -66,7 +66,7 @@ class AdminClient:
             base_url=url.rstrip("/") + PREFIX,
             headers={"authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            verify=ssl.create_default_context() if url.startswith("https") else False,
+            verify=ssl.create_default_context() if is_secure(url) else False,
             trust_env=False,
         )
 
@@ -139,6 +139,20 @@ class AdminClient:
             etag = ETAG.fullmatch(response.headers.get("etag", ""))
             return Reply(response.content, plain, int(etag[1]) if etag else None)
         raise _refusal(response.status_code, response.content, plain)
+
+
+def is_secure(url: str) -> bool:
+    """Whether the address is spoken to with TLS; its certificate is then always checked.
+
+    Raises:
+        ValueError: It is no address that could be called.
+    """
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(str(error)) from None
+    parts.host.encode("idna")  # raises as the resolver would
+    return parts.scheme == "https"
 
 
 def condition(revision: int | None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 from click.core import ParameterSource
 
-from gateway.commands.client import AdminClient, NotAuthorised, Refused, Reply, Unreachable
+from gateway.commands.client import AdminClient, NotAuthorised, Refused, Reply, Unreachable, is_secure
 from gateway.commands.console import clean
 from gateway.settings import ADMIN_URL_VARIABLE, TOKEN_VARIABLE
 from routing.table import NAME_PATTERN
@@ -35,6 +35,7 @@ class AdminUrl(click.ParamType[str]):
         try:
             parts = urlsplit(value)
             fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            is_secure(value)
         except ValueError:
             fits = False
         if not fits or re.search(r"[@?#\s\x00-\x1f]", value) or not value.isascii():
@@ -50,7 +51,9 @@ class Name(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name, or a usage error."""
         if re.fullmatch(NAME_PATTERN, value) is None:
-            self.fail("a name is 1 to 128 letters, digits, '.', '_', '-', begins with no sign, and has no '..'")
+            self.fail(
+                "a name is 1 to 128 letters, digits, '.', '_', '-', begins with no sign, and has no '..'", param, ctx
+            )
         return str(value)
 
 
