@@ -1,4 +1,4 @@
-"""The command: ``turnout serve``, ``turnout check``."""
+"""The command: ``turnout serve``, ``turnout check``, and what talks to a running gateway."""
 
 import sys
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ import click
 
 from gateway import __version__
 from gateway.app import App, problems_of_backends, read_seeds
+from gateway.commands.routes import routes as routes_group
+from gateway.commands.status import status
 from gateway.errors import CannotStart, InvalidSettings
 from gateway.logs import configure
 from gateway.server import Gateway, run
@@ -20,6 +22,10 @@ from routing.parse import parse_route
 @click.version_option(__version__, prog_name="turnout")
 def main() -> None:
     """An inference gateway that flips a bad canary to stable in the data path."""
+
+
+main.add_command(routes_group)
+main.add_command(status)
 
 
 @main.command()

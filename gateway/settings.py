@@ -23,6 +23,9 @@ class Section(BaseModel):
 ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>\d{1,5})$")
 Address = Annotated[str, Field(pattern=ADDRESS.pattern)]
 ENV_PREFIX = "TURNOUT_"
+ADMIN_URL_VARIABLE = "TURNOUT_ADMIN_URL"  # these two are the commands', see gateway/commands/reach.py
+TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the name of a variable
+NO_SETTINGS = frozenset({ADMIN_URL_VARIABLE, TOKEN_VARIABLE})
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -202,11 +205,24 @@ def read_yaml(path: Path) -> Any:
         InvalidSettings: It cannot be read, is no YAML, or repeats a key.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506  a subclass of SafeLoader
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidSettings([Problem("", "file", f"{path} cannot be read: {error.strerror}")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise InvalidSettings([Problem("", "yaml", f"{path} is no valid YAML: {error}")]) from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain data of YAML text; ``source`` names it in problems.
+
+    Raises:
+        InvalidSettings: It is no YAML, or repeats a key.
+    """
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506  a subclass of SafeLoader
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidSettings([Problem("", "yaml", f"{source} is no valid YAML: {error}")]) from None
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -246,7 +262,7 @@ def load_settings(path: Path | None) -> Settings:
 
 def _unknown_variables() -> Iterator[Problem]:
     """Environment variables that look like settings and are none."""
-    for name in os.environ:
+    for name in sorted(os.environ.keys() - NO_SETTINGS):
         section = name.removeprefix(ENV_PREFIX).partition("__")[0].lower()
         if name.startswith(ENV_PREFIX) and section not in Settings.model_fields:
             yield Problem(f"/{section}", "extra_forbidden", f"the variable {name} is no setting: check the spelling")

@@ -6,12 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 import yaml
 from pydantic import BaseModel
 from starlette.routing import Route as Path_
 
 from gateway.admin import endpoints as admin
+from gateway.cli import main
 from gateway.dataplane.endpoints import DataPlane
 from gateway.settings import Settings, Token
 from routing.parse import parse_route
@@ -85,6 +87,31 @@ def test_every_admin_path_is_documented() -> None:
         short = path.path.removeprefix(admin.PREFIX).replace("{model}", "{m}")
         for method in (path.methods or set()) - {"HEAD"}:
             assert any(re.match(rf"\| `{method} {re.escape(short)}[`? ]", row) for row in rows), f"{method} {short}"
+
+
+def commands(command: click.Command, path: str = "turnout") -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group, with its words."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    for word, below in command.commands.items():
+        yield from commands(below, f"{path} {word}")
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands(main)))
+def test_every_command_and_option_is_documented(path: str, command: click.Command) -> None:
+    page = (REFERENCE / "cli.md").read_text()
+    arguments = [p for p in command.params if isinstance(p, click.Argument)]
+    row = re.search(rf"^\| `{path}([ A-Z.\[\]]*)` \|", page, re.M)
+    assert row, f"cli.md has no row for {path}"
+    assert re.findall("[A-Z]+", row[1]) == [(a.name or "").upper().removesuffix("S") for a in arguments]
+    for option in (p for p in command.params if isinstance(p, click.Option)):
+        assert re.search(rf"^\| `{option.opts[0]}[ A-Z]*` \|", page, re.M), f"{path} {option.opts[0]}"
+
+
+def test_no_command_is_documented_that_is_not_there() -> None:
+    documented = re.findall(r"^\| `(turnout(?: [a-z]+)+)", (REFERENCE / "cli.md").read_text(), re.M)
+    assert sorted(documented) == sorted(path for path, _ in commands(main))
 
 
 def test_every_path_of_the_data_plane_is_documented() -> None:

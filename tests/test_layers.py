@@ -28,6 +28,7 @@ GATEWAY = [
     ["dataplane", "control", "admin", "artifacts"],
     ["app"],
     ["server"],
+    ["commands"],
     ["cli"],
     ["__main__"],
 ]
@@ -116,3 +117,10 @@ def test_only_the_store_imports_redis() -> None:
 def test_the_data_plane_knows_no_pydantic() -> None:
     for path in ROOT.glob("gateway/dataplane/**/*.py"):
         assert not [name for name in imports(path) if name.startswith("pydantic")], path
+
+
+def test_commands_that_talk_to_a_gateway_hold_none_of_its_parts() -> None:
+    allowed = ("gateway.commands", "gateway.errors", "gateway.settings", "routing.errors", "routing.table")
+    for path in ROOT.glob("gateway/commands/*.py"):
+        ours = [name for name in imports(path) if name.partition(".")[0] in {"gateway", "routing"}]
+        assert not [name for name in ours if not name.startswith(allowed)], path

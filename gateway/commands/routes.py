@@ -1,0 +1,231 @@
+"""``turnout routes``: see and change routes."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, quote_from_bytes
+
+import click
+import yaml
+
+from gateway.commands.client import AdminClient, Reply, condition
+from gateway.commands.console import cell, clean, differences, percent, say, table, weights
+from gateway.commands.reach import REFUSED, AdminCommand, Name, Reason, answer, connected, reaching, wants_json
+from gateway.commands.route_file import read_route
+from gateway.errors import InvalidSettings
+
+SHOWN_CHANGES = 4
+PERCENT = {"weight_ppm": "weight", "sample_ppm": "sample"}
+
+dry_run = click.option("--dry-run", is_flag=True, help="Do everything but the write; show the difference.")
+why = click.option("--reason", required=True, type=Reason(), help="Why: it stands in the history.")
+one_version = click.option("--version", type=Name(), help="One version; without it all.")
+
+
+@click.group()
+@reaching
+def routes() -> None:
+    """See and change routes, through the admin plane of a running gateway."""
+
+
+@routes.command("list", cls=AdminCommand)
+@reaching
+def list_routes() -> None:
+    """Every route in a line."""
+    with connected() as admin:
+        answer(admin.get("/routes"), _show_list)
+
+
+@routes.command(cls=AdminCommand)
+@click.argument("model", type=Name())
+@reaching
+def get(model: str) -> None:
+    """A route as YAML that `put` takes back; latches as comments."""
+    with connected() as admin:
+        answer(admin.get(f"/routes/{model}"), _show_document)
+
+
+@routes.command(cls=AdminCommand)
+@click.argument("file")
+@dry_run
+@click.option("--reason", type=Reason(), help="Why: it stands in the history.")
+@reaching
+def put(file: str, dry_run: bool, reason: str | None) -> None:
+    """Create or replace the route in FILE, YAML or JSON; `-` reads standard input.
+
+    The route must be the one that was read a moment before: somebody else's change in between is refused, not lost.
+    """
+    try:
+        model, route = read_route(file)
+    except InvalidSettings as error:
+        for problem in error.problems:
+            click.echo(clean(f"{problem.pointer or '/'}: {problem.message}"), err=True)
+        sys.exit(REFUSED)
+    path, parameters = f"/routes/{model}", f"reason={quote(reason)}" if reason else ""
+    with connected() as admin:
+        revision = admin.revision_of(model)
+        if dry_run or not wants_json():
+            preview = admin.put(f"{path}?dry_run=1&{parameters}".rstrip("&"), route, condition(revision))
+            answer(preview, _show_preview if dry_run else _show_difference)
+        if not dry_run:
+            reply = admin.put(f"{path}?{parameters}".rstrip("?"), route, condition(revision))
+            answer(reply, lambda document: _show_written(document, revision))
+
+
+@routes.command(cls=AdminCommand)
+@click.argument("model", type=Name())
+@why
+@one_version
+@dry_run
+@reaching
+def flip(model: str, reason: str, version: str | None, dry_run: bool) -> None:
+    """Give the weight of one version, or of all canaries, to stable at once, and latch them."""
+    with connected() as admin:
+        _verb(admin, f"/routes/{model}/flip", {"reason": reason, "version": version}, dry_run)
+
+
+@routes.command(cls=AdminCommand)
+@click.argument("model", type=Name())
+@why
+@one_version
+@dry_run
+@reaching
+def release(model: str, reason: str, version: str | None, dry_run: bool) -> None:
+    """Clear one latch, or all; weights stay where the flip left them."""
+    with connected() as admin:
+        _verb(admin, f"/routes/{model}/release", {"reason": reason, "version": version}, dry_run)
+
+
+@routes.command(cls=AdminCommand)
+@click.argument("model", type=Name())
+@click.argument("revision", type=click.IntRange(min=1))
+@why
+@dry_run
+@reaching
+def restore(model: str, revision: int, reason: str, dry_run: bool) -> None:
+    """Put the route of an earlier REVISION back; latches hold."""
+    with connected() as admin:
+        current = admin.revision_of(model)
+        body = {"revision": revision, "reason": reason}
+        _verb(admin, f"/routes/{model}/restore", body, dry_run, condition(current), current)
+
+
+@routes.command(cls=AdminCommand)
+@click.argument("model", type=Name())
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Newest entries to show.")
+@click.option("--verify", is_flag=True, help="Check the whole hash chain; exit 1 when it is broken.")
+@reaching
+def history(model: str, limit: int, verify: bool) -> None:
+    """Who changed a route, when, why and what; newest first."""
+    with connected() as admin:
+        reply = admin.get(f"/routes/{model}/history?limit={limit}" + ("&verify=1" if verify else ""))
+        answer(reply, _show_history)
+    if verify and (not isinstance(reply.plain, dict) or reply.plain.get("verified") is not True):
+        sys.exit(REFUSED)
+
+
+@routes.command(cls=AdminCommand)
+@click.argument("model", type=Name())
+@click.argument("key")
+@reaching
+def explain(model: str, key: str) -> None:
+    """Which version a KEY gets, the value of the sticky header or cookie, and why."""
+    if not key:
+        raise click.UsageError("say which key to explain")
+    with connected() as admin:
+        answer(admin.get(f"/routes/{model}/explain?key={quote_from_bytes(os.fsencode(key), safe='')}"), _show_place)
+
+
+def _verb(
+    admin: AdminClient,
+    path: str,
+    body: Mapping[str, Any],
+    is_dry: bool,
+    based_on: Mapping[str, str] | None = None,
+    before: int | None = None,
+) -> None:
+    said = {key: value for key, value in body.items() if value is not None}
+    reply: Reply = admin.post(path + ("?dry_run=1" if is_dry else ""), said, based_on)
+    answer(reply, _show_preview if is_dry else lambda document: _show_written(document, before))
+
+
+def _show_list(found: Any) -> None:
+    rows = []
+    for item in found:
+        if "error" in item:
+            rows.append([cell(item["model"]), cell(item["revision"]), cell(""), cell(item["error"], "red"), cell("")])
+            continue
+        latched = cell(", ".join(item["latched"]), "red")
+        row = [item["model"], item["revision"], item["stable"], weights(item["weights_ppm"])]
+        rows.append([*(cell(value) for value in row), latched])
+    if not rows:
+        say("no route yet: turnout routes put FILE makes one")
+        return
+    table(["route", "revision", "stable", "weights", "latched"], rows, ["revision"], ["route", "weights", "latched"])
+
+
+def _show_document(document: Any) -> None:
+    lines = [f"# revision {document['revision']}"]
+    lines += [f"# latched: {v} since {latch['at']}: {latch['reason']}" for v, latch in _latched(document).items()]
+    for line in lines:
+        click.echo(clean(line))
+    click.echo(yaml.safe_dump(_spoken(document["route"]), sort_keys=False, default_flow_style=None), nl=False)
+
+
+def _latched(document: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = document["guard"]["latched"]
+    return found
+
+
+def _spoken(value: Any) -> Any:
+    """A route as people write it: shares in percent, nothing that is not said."""
+    if isinstance(value, dict):
+        said = {key: item for key, item in value.items() if item not in (None, [], {})}
+        return {PERCENT.get(k, k): _percent(v) if k in PERCENT else _spoken(v) for k, v in said.items()}
+    return [_spoken(item) for item in value] if isinstance(value, list) else value
+
+
+def _percent(ppm: int) -> int | float:
+    return ppm // 10_000 if ppm % 10_000 == 0 else ppm / 10_000
+
+
+def _show_difference(preview: Any) -> None:
+    for line in differences(preview["diff"]):
+        say(f"  {line}")
+
+
+def _show_preview(preview: Any) -> None:
+    _show_difference(preview)
+    say("dry run: nothing was written" if preview["would_change"] else "dry run: this changes nothing")
+
+
+def _show_written(document: Any, before: int | None) -> None:
+    route, revision = document["route"], document["revision"]
+    if revision == before:
+        say(f"{route['model']}: nothing to change, revision {revision} stays")
+        return
+    shares = ", ".join(f"{v['version']}: {percent(v['weight_ppm'])}" for v in route["variants"])
+    latched = f"; latched: {', '.join(_latched(document))}" if _latched(document) else ""
+    say(f"{route['model']}: revision {revision}; {shares}{latched}")
+
+
+def _show_history(found: Any) -> None:
+    rows = []
+    for entry in found["entries"]:
+        lines = differences(entry["diff"])
+        told = [line for line in lines if line.startswith(("/route/", "/guard/"))] or lines
+        more = [f"… and {len(told) - SHOWN_CHANGES} more"] if len(told) > SHOWN_CHANGES else []
+        row = [entry["revision"], entry["at"], entry["verb"], entry["actor"], entry["reason"]]
+        rows.append([*(cell(value) for value in row), cell("\n".join([*told[:SHOWN_CHANGES], *more]))])
+    table(["revision", "at", "verb", "actor", "reason", "change"], rows, ["revision"], ["actor", "reason", "change"])
+    if found.get("verified"):
+        say("the hash chain is whole", "green")
+    elif "verified" in found:
+        say(f"the hash chain is broken at revision {found['first_broken_revision']}", "bold red")
+
+
+def _show_place(found: Any) -> None:
+    say(found["sentence"])
+    if found["shadows"]:
+        say(f"copies go to {', '.join(found['shadows'])}")
