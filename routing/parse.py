@@ -195,6 +195,10 @@ def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
         message = "a sticky source is `header:NAME` or `cookie:NAME`"
     elif kind == "string_pattern_mismatch" and last == "url":
         message = "a url is http://host:port without a path"
+    elif kind == "too_short" and last == "variants":
+        message = "a route has at least one variant, stable itself"
+    elif kind == "too_short" and last == "by":
+        message = "name at least one source of keys, or leave `sticky` out"
     elif kind in {"union_tag_invalid", "union_tag_not_found"}:
         message = f"`kind` is one of {', '.join(BACKEND_KINDS)}"
     elif kind == "missing" and last == "weight_ppm":

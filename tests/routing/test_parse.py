@@ -76,6 +76,8 @@ def test_all_problems_come_at_once_with_their_pointers() -> None:
             "/variants/1/version",
             "twice",
         ),
+        ({"variants": []}, "/variants", "at least one variant"),
+        ({"sticky": {"by": []}}, "/sticky/by", "at least one source"),
         ({"stable": "9"}, "/stable", "not among the variants"),
         ({"model": "stats"}, "/model", "path of the protocol"),
         ({"model": "a..b"}, "/model", "no `..`"),
