@@ -33,12 +33,12 @@ class OnnxBackend:
     """One model file.
 
     Attributes:
-        platform: What runs it, for its configuration.
+        engine: What runs it, for its configuration.
         in_flight: Runs on the thread or waiting for it.
         statistics: What it has done.
     """
 
-    platform = "onnxruntime"
+    engine = "onnxruntime"
 
     def __init__(self, file: Path, model: str, version: str, *, device: str = "cpu", threads: int = 1) -> None:
         self._file = file
@@ -52,6 +52,11 @@ class OnnxBackend:
         self.reason = "the model is being loaded"
         self.in_flight = 0
         self.statistics = Statistics()
+
+    @property
+    def public_reason(self) -> str:
+        """Why it is not ready, for clients."""
+        return self.reason
 
     @property
     def note(self) -> str:

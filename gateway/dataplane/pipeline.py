@@ -129,7 +129,7 @@ class Pipeline:
         now_s = self._clock()
         exchange.arm = arm
         if not arm.slot.is_ready:
-            sentence = f"version {arm.version!r} of {arm.model!r} is not ready: {arm.slot.backend.reason}"
+            sentence = f"version {arm.version!r} of {arm.model!r} is not ready: {arm.slot.backend.public_reason}"
             error = VersionNotReady(sentence)
             exchange.stable_evidence = False
             self._replied(exchange, Reply(Kind.UNREACHABLE, status_of(error), error_body(sentence), detail=sentence))
