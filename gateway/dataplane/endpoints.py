@@ -142,7 +142,7 @@ class DataPlane:
         self._in_hand += 1
         try:
             patience_s = timeout_s(headers, self._settings.deadline)
-            if headers.get(b"content-encoding", b"identity") != b"identity":
+            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise BadRequest("content-encoding other than identity is not understood")
             started_s = monotonic()
             body = await self._body_in_time(request, patience_s)
@@ -182,8 +182,8 @@ class DataPlane:
             deliver=lambda answer: None if answered.done() else answered.set_result(answer),
             on_old=lambda: watcher.append(loop.create_task(_until_gone(asked.request, answered))),
         )
-        self._pipeline.begin(exchange, version, asked.headers)
         try:
+            self._pipeline.begin(exchange, version, asked.headers)
             return await answered
         finally:
             self._pipeline.abandon(exchange)
