@@ -360,7 +360,9 @@ def test_a_canary_that_refuses_connections_is_not_ready_and_comes_back_without_a
         assert rig.counters()["charged"] == 0
         assert any("not ready" in warning for warning in gateway.status(rig.model)["warnings"])
         with gateway.client() as client:
-            assert client.send("GET", f"/v2/models/{rig.model}/versions/2/ready").status == 503
+            ready = client.send("GET", f"/v2/models/{rig.model}/versions/2/ready")
+            assert ready.status == 503
+            assert "127.0.0.1" not in ready.json()["error"], "clients learn nothing about addresses"
         other.start()
         eventually(lambda: rig.arm()["state"] == "ready", 5, "the probe to bring it back")
         eventually(lambda: "canary" in {answer.role for answer in rig.storm(20)}, 5, "canary answers")
