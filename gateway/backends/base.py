@@ -91,7 +91,7 @@ class Backend(Protocol):
 
     @property
     def public_reason(self) -> str:
-        """The same for clients, who learn nothing about addresses."""
+        """The same for clients: nothing of folders and addresses."""
 
     @property
     def engine(self) -> str:

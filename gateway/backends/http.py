@@ -18,6 +18,11 @@ from gateway.protocol.answer import splice_identity
 from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind, kind_of_status
 
+PUBLIC_REASON = {
+    State.LOADING: "its server is being asked",
+    State.FAILED: "its server cannot be reached, or does not have it",
+    State.CLOSED: "it was unloaded",
+}
 MAX_CONNECTIONS = 64
 MAX_WAITING = 256
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -124,7 +129,7 @@ class OipBackend:
     @property
     def public_reason(self) -> str:
         """Why it is not ready, without its address."""
-        return "" if self._state is State.READY else "its server is not ready or cannot be reached"
+        return "" if self._state is State.READY else PUBLIC_REASON[self._state]
 
     @property
     def signature(self) -> Signature | None:

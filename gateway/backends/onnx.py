@@ -54,11 +54,6 @@ class OnnxBackend:
         self.statistics = Statistics()
 
     @property
-    def public_reason(self) -> str:
-        """Why it is not ready, for clients."""
-        return self.reason
-
-    @property
     def note(self) -> str:
         """What an operator should know of a version that is ready, such as a device it did not get."""
         return self._model.note if self._model else ""
@@ -67,6 +62,11 @@ class OnnxBackend:
     def signature(self) -> Signature | None:
         """Inputs and outputs, known once it was loaded."""
         return self._model.signature if self._model else None
+
+    @property
+    def public_reason(self) -> str:
+        """Why it is not ready, without the folder of the model repository."""
+        return self.reason.replace(str(self._file), "/".join(self._file.parts[-3:]))
 
     async def open(self) -> None:
         """Load the file and warm it up, off the loop."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.backends.base import State
-from gateway.dataplane.pipeline import unrouted
+from gateway.dataplane.pipeline import not_ready, unrouted
 from gateway.errors import BadRequest, ModelNotFound, VersionNotFound, VersionNotReady
 from gateway.protocol.config import model_config
 from gateway.protocol.request import read_object
@@ -41,12 +41,8 @@ def signature_of(arm: Arm) -> Signature:
     """
     signature = arm.slot.backend.signature
     if signature is None:
-        raise VersionNotReady(_unready(arm))
+        raise VersionNotReady(not_ready(arm))
     return signature
-
-
-def _unready(arm: Arm) -> str:
-    return f"version {arm.version!r} is not ready: {arm.slot.backend.public_reason}"
 
 
 def metadata(snapshot: Snapshot, model: str, version: str | None) -> Plain:
@@ -70,7 +66,7 @@ def readiness(snapshot: Snapshot, model: str, version: str | None) -> Plain:
     arm = arm_of(snapshot, model, version)
     ready = arm.slot.is_ready
     plain: Plain = {"name": model, "ready": ready}
-    return plain if ready else {**plain, "error": _unready(arm)}
+    return plain if ready else {**plain, "error": not_ready(arm)}
 
 
 def config(snapshot: Snapshot, model: str, version: str | None) -> Plain:

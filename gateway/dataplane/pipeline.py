@@ -144,7 +144,7 @@ class Pipeline:
         now_s = self._clock()
         exchange.arm = arm
         if not arm.slot.is_ready:
-            sentence = f"version {arm.version!r} of {arm.model!r} is not ready: {arm.slot.backend.public_reason}"
+            sentence = not_ready(arm)
             error = VersionNotReady(sentence)
             exchange.stable_evidence = False
             self._replied(exchange, Reply(Kind.UNREACHABLE, status_of(error), error_body(sentence), detail=sentence))
@@ -286,6 +286,11 @@ def _cookie(header: bytes, name: bytes) -> bytes | None:
         if found == name:
             return value.strip()
     return None
+
+
+def not_ready(arm: Arm) -> str:
+    """Sentence for a version that cannot answer."""
+    return f"version {arm.version!r} of {arm.model!r} is not ready: {arm.slot.backend.public_reason}"
 
 
 def unrouted(snapshot: Snapshot, model: str) -> str:
