@@ -87,7 +87,7 @@ def read_request(body: bytes, header_length: int | None = None) -> InferRequest:
     """
     if header_length == 0:
         return InferRequest(None, {}, {}, None, raw=memoryview(body))
-    plain = read_object(body if header_length is None else memoryview(body)[:header_length])
+    plain = read_object(body if header_length is None else body[:header_length])
     identifier = plain.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise BadRequest("`id` is not a string")
@@ -100,7 +100,7 @@ def read_request(body: bytes, header_length: int | None = None) -> InferRequest:
     return InferRequest(identifier, parameters, inputs, _outputs(plain.get("outputs")))
 
 
-def read_object(text: bytes | memoryview) -> dict[str, Any]:
+def read_object(text: bytes) -> dict[str, Any]:
     """Decode a JSON object of bounded depth.
 
     Raises:
@@ -112,8 +112,7 @@ def read_object(text: bytes | memoryview) -> dict[str, Any]:
         raise BadRequest(f"the body is no valid JSON: {error}") from None
     if not isinstance(plain, dict):
         raise BadRequest("the body is not a JSON object")
-    whole = text if isinstance(text, bytes) else bytes(text)
-    if whole.count(b"[") + whole.count(b"{") > MAX_DEPTH and _is_deep(plain):
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(plain):
         raise BadRequest(f"the JSON is nested more than {MAX_DEPTH} deep")
     return plain
 
@@ -135,10 +134,10 @@ def _is_deep(plain: dict[str, Any]) -> bool:
 class _Tail:
     """The binary part of a body, handed out in the order of the inputs."""
 
-    __slots__ = ("at", "is_there", "view")
+    __slots__ = ("at", "body", "is_there")
 
     def __init__(self, body: bytes, header_length: int | None) -> None:
-        self.view = memoryview(body)
+        self.body = body
         self.is_there = header_length is not None
         self.at = len(body) if header_length is None else header_length
 
@@ -149,10 +148,10 @@ class _Tail:
             raise BadRequest(
                 f"input {name!r} announces binary data, but no Inference-Header-Content-Length header says where it is"
             )
-        if size > len(self.view) - self.at:
-            raise BadRequest(f"input {name!r} announces {size} bytes, {len(self.view) - self.at} are left of the body")
+        if size > len(self.body) - self.at:
+            raise BadRequest(f"input {name!r} announces {size} bytes, {len(self.body) - self.at} are left of the body")
         begin, self.at = self.at, self.at + size
-        return self.view[begin : self.at]
+        return memoryview(self.body)[begin : self.at]
 
 
 def _inputs(plain: dict[str, Any], tail: _Tail) -> dict[str, InputTensor]:
