@@ -15,6 +15,7 @@ from gateway.admin.auth import Authoriser
 from gateway.admin.changes import Changes
 from gateway.admin.edge import Edge
 from gateway.admin.history import HistoryEndpoints
+from gateway.admin.places import PlaceEndpoints
 from gateway.admin.routes import RouteEndpoints
 from gateway.admin.verbs import VerbEndpoints
 from gateway.admin.views import Metrics, Overview, Status, ViewEndpoints
@@ -55,7 +56,13 @@ def admin_app(
     refused = Counter() if refused is None else refused
     changes = Changes(store, check_route, now)
     views = ViewEndpoints(store, status, overview, metrics, refused)
-    paths = admin_paths(RouteEndpoints(store, changes), VerbEndpoints(store, changes), HistoryEndpoints(store), views)
+    paths = admin_paths(
+        RouteEndpoints(store, changes),
+        VerbEndpoints(store, changes),
+        HistoryEndpoints(store),
+        PlaceEndpoints(store, changes),
+        views,
+    )
     app = Starlette(
         routes=paths,
         exception_handlers={
@@ -70,7 +77,11 @@ def admin_app(
 
 
 def admin_paths(
-    routes: RouteEndpoints, verbs: VerbEndpoints, history: HistoryEndpoints, views: ViewEndpoints
+    routes: RouteEndpoints,
+    verbs: VerbEndpoints,
+    history: HistoryEndpoints,
+    places: PlaceEndpoints,
+    views: ViewEndpoints,
 ) -> list[Path]:
     """Every path that is served. One entry for each path, so that ``Allow`` names all its methods."""
     one = f"{PREFIX}/routes/{{model}}"
@@ -83,7 +94,8 @@ def admin_paths(
         _path(f"{one}/restore", POST=verbs.restore),
         _path(f"{one}/history", GET=history.get),
         _path(f"{one}/status", GET=views.status),
-        _path(f"{one}/explain", GET=views.explain),
+        _path(f"{one}/explain", GET=places.explain, POST=places.explain_body),
+        _path(f"{one}/whatif", POST=places.whatif),
         _path("/metrics", GET=views.metrics),
     ]
 

@@ -1,8 +1,7 @@
-"""What can be seen and not changed: live status, explanations, metrics."""
+"""What can be seen and not changed: live status, metrics."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -11,10 +10,8 @@ from starlette.responses import Response
 
 from gateway.admin import query
 from gateway.admin.answers import answer
-from gateway.admin.changes import stored_route
 from gateway.admin.routes import model_in, summary
 from routing.errors import RouteNotFound, StoreUnavailable
-from routing.explain import explain
 from routing.store import Store
 
 Status = Callable[[str], Mapping[str, Any] | None]
@@ -23,7 +20,7 @@ Metrics = Callable[[], tuple[bytes, str]]
 
 
 class ViewEndpoints:
-    """``/status``, ``/routes/{model}/status``, ``/routes/{model}/explain`` and ``/metrics``."""
+    """``/status``, ``/routes/{model}/status`` and ``/metrics``."""
 
     def __init__(
         self, store: Store, status: Status, overview: Overview, metrics: Metrics | None, refused: Counter[str]
@@ -53,12 +50,6 @@ class ViewEndpoints:
         if found is None:
             raise RouteNotFound(model)
         return answer(self._live(found), revision=found["revision"])
-
-    async def explain(self, request: Request) -> Response:
-        """Why a key gets the version it gets."""
-        key = query.key_bytes(request)
-        document = await stored_route(self._store, model_in(request))
-        return answer(asdict(explain(document, key)), revision=document.revision)
 
     async def metrics(self, request: Request) -> Response:
         """The metrics, as the injected callable renders them."""

@@ -56,12 +56,7 @@ def put(file: str, dry_run: bool, reason: str | None) -> None:
 
     The route must be the one that was read a moment before: somebody else's change in between is refused, not lost.
     """
-    try:
-        model, route = read_route(file)
-    except InvalidSettings as error:
-        for problem in error.problems:
-            click.echo(clean(f"{problem.pointer or '/'}: {problem.message}"), err=True)
-        sys.exit(REFUSED)
+    model, route = _route_in(file)
     path, parameters = f"/routes/{model}", f"reason={quote(reason)}" if reason else ""
     with connected() as admin:
         revision = admin.revision_of(model)
@@ -135,6 +130,26 @@ def explain(model: str, key: str) -> None:
         raise click.UsageError("say which key to explain")
     with connected() as admin:
         answer(admin.get(f"/routes/{model}/explain?key={quote_from_bytes(os.fsencode(key), safe='')}"), _show_place)
+
+
+@routes.command(cls=AdminCommand)
+@click.argument("file")
+@click.option("--key", "keys", multiple=True, help="A key to follow; may be given more than once.")
+@reaching
+def whatif(file: str, keys: tuple[str, ...]) -> None:
+    """Who would move if the route in FILE were put; `-` reads standard input. Nothing is changed."""
+    model, route = _route_in(file)
+    with connected() as admin:
+        answer(admin.post(f"/routes/{model}/whatif", {**route, "keys": list(keys)}), _show_moves)
+
+
+def _route_in(file: str) -> tuple[str, Mapping[str, Any]]:
+    try:
+        return read_route(file)
+    except InvalidSettings as error:
+        for problem in error.problems:
+            click.echo(clean(f"{problem.pointer or '/'}: {problem.message}"), err=True)
+        sys.exit(REFUSED)
 
 
 def _verb(
@@ -229,3 +244,19 @@ def _show_place(found: Any) -> None:
     say(found["sentence"])
     if found["shadows"]:
         say(f"copies go to {', '.join(found['shadows'])}")
+
+
+def _show_moves(found: Any) -> None:
+    names = [*dict.fromkeys([*found["before"], *found["after"]])]
+    rows = [[cell(name), *(cell(percent(found[side].get(name, 0))) for side in ("before", "after"))] for name in names]
+    table(["version", "before", "after"], rows, ["before", "after"])
+    about = "" if found["is_exact"] else "about "
+    say(f"{about}{percent(found['moved_ppm'])} of the keys would move")
+    for move in found["moves"]:
+        say(f"  {about}{percent(move['ppm'])} from {move['from']} to {move['to']}")
+    for item in found["keys"]:
+        stays = item["before"] == item["after"]
+        change = f"stays on {item['after']}" if stays else f"{item['before'] or 'nowhere'} -> {item['after']}"
+        say(f"key {item['key']}: {change}")
+    for note in found["notes"]:
+        say(f"note: {note}", "yellow")
