@@ -18,6 +18,7 @@ from gateway.backends.onnx import OnnxBackend
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.control.disk_copy import DiskCopy
 from gateway.control.link import Link, Lowered
+from gateway.control.presence import make_replica_id
 from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
 from gateway.dataplane.endpoints import DataPlane
@@ -45,6 +46,8 @@ class App:
     Attributes:
         data_app: ASGI application of the data plane.
         admin_app: ASGI application of the admin plane.
+        replica_id: Name of this process among those on the store.
+        draining: Set when the process is about to end: whatever streams or waits on the admin plane ends too.
         token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
     """
 
@@ -69,6 +72,8 @@ class App:
             self.store = store_from_url(settings.store_url)
         except ValueError as error:
             raise CannotStart(f"store.url: {error}") from None
+        self.replica_id = make_replica_id()
+        self.draining = asyncio.Event()
         keeps = self.store.kind != "memory"
         self.supervisor = Supervisor(
             self.store,
@@ -76,6 +81,7 @@ class App:
             DiskCopy(settings.state_dir if keeps else None),
             time.time,
             check_s=settings.store.check_s,
+            replica_id=self.replica_id,
         )
         self.data_plane = DataPlane(
             settings, self.runtime, self.pipeline, lambda: not self.supervisor.is_store_reachable
@@ -90,6 +96,8 @@ class App:
             overview=self.overview,
             metrics=None,
             now=time.time,
+            replica_id=self.replica_id,
+            draining=self.draining,
         )
 
     async def start(self) -> None:
@@ -118,6 +126,7 @@ class App:
     def drain(self) -> None:
         """Say on every path that this process is about to end."""
         self.data_plane.is_draining = True
+        self.draining.set()
 
     async def stop(self) -> None:
         """Leave the store, close the backends."""

@@ -1,5 +1,6 @@
 """The admin plane as one ASGI app: every path, behind one gate."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -16,6 +17,7 @@ from gateway.admin.changes import Changes
 from gateway.admin.edge import Edge
 from gateway.admin.history import HistoryEndpoints
 from gateway.admin.places import PlaceEndpoints
+from gateway.admin.replicas import Replicas
 from gateway.admin.routes import RouteEndpoints
 from gateway.admin.verbs import VerbEndpoints
 from gateway.admin.views import Metrics, Overview, Status, ViewEndpoints
@@ -40,6 +42,8 @@ def admin_app(
     metrics: Metrics | None,
     now: Callable[[], float],
     refused: Counter[str] | None = None,
+    replica_id: str = "",
+    draining: asyncio.Event | None = None,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -52,13 +56,16 @@ def admin_app(
         metrics: Renders the metrics and their content type; None: there is no ``/metrics`` here.
         now: Wall clock, seconds since 1970.
         refused: Counts refused log-ins by why, for the metrics.
+        replica_id: Name of this process among those on the store, whose word a waiting write needs; empty: none.
+        draining: Once set, everything that waits or streams here ends.
     """
     refused = Counter() if refused is None else refused
     changes = Changes(store, check_route, now)
-    views = ViewEndpoints(store, status, overview, metrics, refused)
+    replicas = Replicas(store, replica_id, draining or asyncio.Event())
+    views = ViewEndpoints(store, status, overview, metrics, refused, replicas)
     paths = admin_paths(
-        RouteEndpoints(store, changes),
-        VerbEndpoints(store, changes),
+        RouteEndpoints(store, changes, replicas),
+        VerbEndpoints(store, changes, replicas),
         HistoryEndpoints(store),
         PlaceEndpoints(store, changes),
         views,

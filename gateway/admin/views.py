@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from gateway.admin import query
 from gateway.admin.answers import answer
+from gateway.admin.replicas import Replica, Replicas
 from gateway.admin.routes import model_in, summary
 from routing.errors import RouteNotFound, StoreUnavailable
 from routing.store import Store
@@ -23,13 +25,20 @@ class ViewEndpoints:
     """``/status``, ``/routes/{model}/status`` and ``/metrics``."""
 
     def __init__(
-        self, store: Store, status: Status, overview: Overview, metrics: Metrics | None, refused: Counter[str]
+        self,
+        store: Store,
+        status: Status,
+        overview: Overview,
+        metrics: Metrics | None,
+        refused: Counter[str],
+        replicas: Replicas,
     ) -> None:
         self._store = store
         self._status = status
         self._overview = overview
         self._metrics = metrics
         self._refused = refused
+        self._replicas = replicas
 
     async def everything(self, request: Request) -> Response:
         """The process and all routes. Answers while the store is away, and says so."""
@@ -37,8 +46,9 @@ class ViewEndpoints:
         body = {**self._overview(), "refused_logins": dict(self._refused)}
         try:
             found = [summary(record) for record in await self._store.list()]
+            body["replicas"] = [asdict(replica) for replica in await self._replicas.alive()]
         except StoreUnavailable as error:
-            return answer(body | {"store_error": str(error), "routes": None})
+            return answer(body | {"store_error": str(error), "routes": None, "replicas": None})
         return answer(body | {"routes": [self._live(item) for item in found if item is not None]})
 
     async def status(self, request: Request) -> Response:
@@ -49,7 +59,9 @@ class ViewEndpoints:
         found = summary(record) if record else None
         if found is None:
             raise RouteNotFound(model)
-        return answer(self._live(found), revision=found["revision"])
+        body = self._live(found)
+        body["replicas"] = [_of(replica, model) for replica in await self._replicas.alive()]
+        return answer(body, revision=found["revision"])
 
     async def metrics(self, request: Request) -> Response:
         """The metrics, as the injected callable renders them."""
@@ -64,3 +76,12 @@ class ViewEndpoints:
         if live is None:
             live = {"applied_revision": None, "warnings": ["this route is stored and not applied here yet"]}
         return {**live, **item}
+
+
+def _of(replica: Replica, model: str) -> dict[str, Any]:
+    """What a replica said of one route."""
+    return {
+        "name": replica.name,
+        "applied_revision": replica.applied.get(model),
+        "refused_revision": replica.refused.get(model),
+    }

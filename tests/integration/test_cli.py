@@ -284,3 +284,14 @@ def test_a_what_if_says_who_would_move(turnout: Shell) -> None:
     assert "note: a new salt draws every key anew" in drawn.stdout
     assert "moving: nothing to change" in turnout("routes", "put", "-", stdin=route("moving", 5, **sticky)).stdout
     assert "/stable" in turnout("routes", "whatif", "-", code=1, stdin={**route("moving"), "stable": "9"}).stderr
+
+
+def test_a_write_can_wait_until_it_is_served(turnout: Shell, gateway: GatewayProcess) -> None:
+    put = turnout("routes", "put", "-", "--wait", "--reason", "at once", stdin=route("waited", 20)).stdout
+    assert put.endswith("waited: revision 1; 1: 80 %, 2: 20 %\nevery gateway on the store serves it\n")
+    assert gateway.status("waited")["variants"]
+    flip = json.loads(turnout("routes", "flip", "waited", "--reason", "bad", "--wait", "--json").stdout)
+    assert flip["applied"] == {"all": True, "waiting_for": [], "refused_by": []}
+    assert "serves it" in turnout("routes", "release", "waited", "--reason", "fixed", "--wait").stdout
+    assert "serves it" in turnout("routes", "restore", "waited", "1", "--reason", "back", "--wait").stdout
+    turnout("routes", "flip", "waited", "--reason", "x", "--wait", "--dry-run", code=2)

@@ -10,6 +10,7 @@ def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
         await plane.ask(
             "PUT", "/routes/new", {"stable": "1", "variants": [{"version": "1", "weight": 100}]}, if_none_match="*"
         )
+        await plane.store.put_presence("a", b'{"applied": {"credit": 1}, "refused": {}}', 60)
         answer = await plane.ask("GET", "/routes/credit/status", who="vera")
         assert answer.json() == {
             "model": "credit",
@@ -19,6 +20,7 @@ def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
             "latched": [],
             "applied_revision": 1,
             "versions": {"1": {"state": "ready"}},
+            "replicas": [{"name": "a", "applied_revision": 1, "refused_revision": None}],
         }
         answer = await plane.ask("GET", "/routes/new/status")
         assert answer.json()["applied_revision"] is None
