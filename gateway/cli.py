@@ -51,11 +51,12 @@ def serve(config: Path | None, workers: int) -> None:
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def check(files: tuple[Path, ...]) -> None:
+@click.option("--config", type=click.Path(path_type=Path), help="Settings that routes are checked under.")
+def check(files: tuple[Path, ...], config: Path | None) -> None:
     """Validate settings or routes; prints every problem with its pointer, exit 1 when there is one."""
     failed = False
     for file in files:
-        problems = _problems_of(file)
+        problems = _problems_of(file, config)
         failed = failed or bool(problems)
         for problem in problems:
             click.echo(f"{file}: {problem.pointer or '/'}: {problem.message}")
@@ -64,12 +65,12 @@ def check(files: tuple[Path, ...]) -> None:
     sys.exit(1 if failed else 0)
 
 
-def _problems_of(file: Path) -> Sequence[Problem]:
+def _problems_of(file: Path, config: Path | None) -> Sequence[Problem]:
     """Problems of one file: of a route if it looks like one, else of settings."""
     try:
         plain = read_yaml(file)
         if isinstance(plain, dict) and {"model", "stable", "variants"} & set(plain):
-            return problems_of_backends(parse_route(plain), Settings())
+            return problems_of_backends(parse_route(plain), load_settings(config))
         read_seeds(load_settings(file))
     except (InvalidDocument, InvalidSettings) as error:
         return error.problems
