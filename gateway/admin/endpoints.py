@@ -15,6 +15,8 @@ from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
 from gateway.admin.auth import Authoriser
 from gateway.admin.changes import Changes
 from gateway.admin.edge import Edge
+from gateway.admin.events import EventEndpoints
+from gateway.admin.feed import Feed
 from gateway.admin.history import HistoryEndpoints
 from gateway.admin.places import PlaceEndpoints
 from gateway.admin.replicas import Replicas
@@ -61,13 +63,16 @@ def admin_app(
     """
     refused = Counter() if refused is None else refused
     changes = Changes(store, check_route, now)
-    replicas = Replicas(store, replica_id, draining or asyncio.Event())
-    views = ViewEndpoints(store, status, overview, metrics, refused, replicas)
+    draining = draining or asyncio.Event()
+    replicas = Replicas(store, replica_id, draining)
+    feed = Feed(store)
+    views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed)
     paths = admin_paths(
         RouteEndpoints(store, changes, replicas),
         VerbEndpoints(store, changes, replicas),
         HistoryEndpoints(store),
         PlaceEndpoints(store, changes),
+        EventEndpoints(feed, draining),
         views,
     )
     app = Starlette(
@@ -88,6 +93,7 @@ def admin_paths(
     verbs: VerbEndpoints,
     history: HistoryEndpoints,
     places: PlaceEndpoints,
+    events: EventEndpoints,
     views: ViewEndpoints,
 ) -> list[Path]:
     """Every path that is served. One entry for each path, so that ``Allow`` names all its methods."""
@@ -103,6 +109,7 @@ def admin_paths(
         _path(f"{one}/status", GET=views.status),
         _path(f"{one}/explain", GET=places.explain, POST=places.explain_body),
         _path(f"{one}/whatif", POST=places.whatif),
+        _path(f"{PREFIX}/events", GET=events.get),
         _path("/metrics", GET=views.metrics),
     ]
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from gateway.admin import query
 from gateway.admin.answers import answer
+from gateway.admin.feed import Feed
 from gateway.admin.replicas import Replica, Replicas
 from gateway.admin.routes import model_in, summary
 from routing.errors import RouteNotFound, StoreUnavailable
@@ -32,6 +33,7 @@ class ViewEndpoints:
         metrics: Metrics | None,
         refused: Counter[str],
         replicas: Replicas,
+        feed: Feed,
     ) -> None:
         self._store = store
         self._status = status
@@ -39,11 +41,13 @@ class ViewEndpoints:
         self._metrics = metrics
         self._refused = refused
         self._replicas = replicas
+        self._feed = feed
 
     async def everything(self, request: Request) -> Response:
         """The process and all routes. Answers while the store is away, and says so."""
         query.parameters(request)
-        body = {**self._overview(), "refused_logins": dict(self._refused)}
+        events = {"readers": self._feed.readers, "cut_off": self._feed.cut_off}
+        body = {**self._overview(), "refused_logins": dict(self._refused), "events": events}
         try:
             found = [summary(record) for record in await self._store.list()]
             body["replicas"] = [asdict(replica) for replica in await self._replicas.alive()]
