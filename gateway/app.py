@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from gateway.admin.auth import ensure_token
 from gateway.admin.endpoints import admin_app
+from gateway.admin.refusals import RefusedLogins
 from gateway.backends.base import Backend, State
 from gateway.backends.http import OipBackend
 from gateway.backends.onnx import OnnxBackend
@@ -88,6 +89,7 @@ class App:
         self.data_plane = DataPlane(
             settings, self.runtime, self.pipeline, lambda: not self.supervisor.is_store_reachable
         )
+        self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None
         self.data_app: ASGIApp = self.data_plane.app()
         self.admin_app: ASGIApp = admin_app(
@@ -100,6 +102,7 @@ class App:
             now=time.time,
             replica_id=self.replica_id,
             draining=self.draining,
+            refusals=self._refusals,
         )
 
     async def start(self) -> None:
@@ -132,6 +135,7 @@ class App:
 
     async def stop(self) -> None:
         """Leave the store, close the backends."""
+        await self._refusals.flushed()
         await self.supervisor.stop()
         self._sweeper.stop()
         await self.registry.close()

@@ -79,7 +79,7 @@ def test_no_setting_is_documented_that_is_not_there() -> None:
 
 def test_every_admin_path_is_documented() -> None:
     anything = SimpleNamespace()
-    for room in ("routes", "verbs", "history", "places", "events", "views"):
+    for room in ("routes", "verbs", "history", "places", "events", "audit", "views"):
         setattr(anything, room, _Anything())
     page = (REFERENCE / "admin.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]

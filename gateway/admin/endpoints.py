@@ -1,6 +1,7 @@
 """The admin plane as one ASGI app: every path, behind one gate."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -12,6 +13,7 @@ from starlette.routing import Route as Path
 from starlette.types import ASGIApp
 
 from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
+from gateway.admin.audit import AuditEndpoints
 from gateway.admin.auth import Authoriser
 from gateway.admin.changes import Changes
 from gateway.admin.edge import Edge
@@ -19,6 +21,7 @@ from gateway.admin.events import EventEndpoints
 from gateway.admin.feed import Feed
 from gateway.admin.history import HistoryEndpoints
 from gateway.admin.places import PlaceEndpoints
+from gateway.admin.refusals import RefusedLogins
 from gateway.admin.replicas import Replicas
 from gateway.admin.routes import RouteEndpoints
 from gateway.admin.verbs import VerbEndpoints
@@ -46,6 +49,7 @@ def admin_app(
     refused: Counter[str] | None = None,
     replica_id: str = "",
     draining: asyncio.Event | None = None,
+    refusals: RefusedLogins | None = None,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -59,11 +63,13 @@ def admin_app(
         now: Wall clock, seconds since 1970.
         refused: Counts refused log-ins by why, for the metrics.
         replica_id: Name of this process among those on the store, whose word a waiting write needs; empty: none.
+        refusals: Where refused log-ins are kept; None: nowhere.
         draining: Once set, everything that waits or streams here ends.
     """
     refused = Counter() if refused is None else refused
     changes = Changes(store, check_route, now)
     draining = draining or asyncio.Event()
+    refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)
     feed = Feed(store)
     views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed)
@@ -73,6 +79,7 @@ def admin_app(
         HistoryEndpoints(store),
         PlaceEndpoints(store, changes),
         EventEndpoints(feed, draining),
+        AuditEndpoints(store, refusals),
         views,
     )
     app = Starlette(
@@ -85,7 +92,7 @@ def admin_app(
         },
     )
     app.router.redirect_slashes = False
-    return Edge(Authoriser(app, tokens, refused))
+    return Edge(Authoriser(app, tokens, refused, refusals.note))
 
 
 def admin_paths(
@@ -94,6 +101,7 @@ def admin_paths(
     history: HistoryEndpoints,
     places: PlaceEndpoints,
     events: EventEndpoints,
+    audit: AuditEndpoints,
     views: ViewEndpoints,
 ) -> list[Path]:
     """Every path that is served. One entry for each path, so that ``Allow`` names all its methods."""
@@ -110,6 +118,7 @@ def admin_paths(
         _path(f"{one}/explain", GET=places.explain, POST=places.explain_body),
         _path(f"{one}/whatif", POST=places.whatif),
         _path(f"{PREFIX}/events", GET=events.get),
+        _path(f"{PREFIX}/audit", GET=audit.get),
         _path("/metrics", GET=views.metrics),
     ]
 

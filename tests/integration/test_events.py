@@ -88,6 +88,9 @@ def test_a_client_library_follows_and_resumes(gateway: GatewayProcess) -> None:
         found = (json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: "))
         assert [next(found)["revision"] for _ in range(3)] == [2, 3, 4]
     assert httpx.get(f"{base}/events").status_code == 401
+    audit = httpx.get(f"{base}/audit?verify=1", headers=HEADERS).json()
+    assert (audit["verified"], audit["refused_logins"]["entries"]) == (True, 1)
+    assert "missing" in (gateway.folder / "state" / "refused_logins.jsonl").read_text()
 
 
 def test_the_command_follows_over_a_restart(gateway: GatewayProcess) -> None:
