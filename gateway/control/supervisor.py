@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from gateway.control.disk_copy import DiskCopy, Table
@@ -20,6 +20,7 @@ log = logging.getLogger("turnout.supervisor")
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
+STOP_S = 3.0  # an end must not wait for a store that hangs
 
 
 class Supervisor:
@@ -101,11 +102,12 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End the watch and leave the store."""
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
-        for task in list(self._tasks):
-            with suppress(asyncio.CancelledError):
-                await task
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_S)
+            if late:
+                log.error("tasks of the supervisor did not end in time", extra={"tasks": len(late)})
         if self.is_store_reachable:
             await self._presence.leave()
         await self._store.close()
