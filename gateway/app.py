@@ -12,12 +12,14 @@ from starlette.types import ASGIApp
 
 from gateway.admin.auth import ensure_token
 from gateway.admin.endpoints import admin_app
+from gateway.admin.refusals import RefusedLogins
 from gateway.backends.base import Backend, State
 from gateway.backends.http import OipBackend
 from gateway.backends.onnx import OnnxBackend
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.control.disk_copy import DiskCopy
 from gateway.control.link import Link, Lowered
+from gateway.control.presence import make_replica_id
 from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
 from gateway.dataplane.endpoints import DataPlane
@@ -45,6 +47,8 @@ class App:
     Attributes:
         data_app: ASGI application of the data plane.
         admin_app: ASGI application of the admin plane.
+        replica_id: Name of this process among those on the store.
+        draining: Set when the process is about to end: whatever streams or waits on the admin plane ends too.
         token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
     """
 
@@ -71,6 +75,8 @@ class App:
             self.store = store_from_url(settings.store_url)
         except ValueError as error:
             raise CannotStart(f"store.url: {error}") from None
+        self.replica_id = make_replica_id()
+        self.draining = asyncio.Event()
         keeps = self.store.kind != "memory"
         self.supervisor = Supervisor(
             self.store,
@@ -78,10 +84,12 @@ class App:
             DiskCopy(settings.state_dir if keeps else None),
             time.time,
             check_s=settings.store.check_s,
+            replica_id=self.replica_id,
         )
         self.data_plane = DataPlane(
             settings, self.runtime, self.pipeline, lambda: not self.supervisor.is_store_reachable
         )
+        self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None
         self.data_app: ASGIApp = self.data_plane.app()
         self.admin_app: ASGIApp = admin_app(
@@ -92,6 +100,9 @@ class App:
             overview=self.overview,
             metrics=None,
             now=time.time,
+            replica_id=self.replica_id,
+            draining=self.draining,
+            refusals=self._refusals,
         )
 
     async def start(self) -> None:
@@ -120,9 +131,11 @@ class App:
     def drain(self) -> None:
         """Say on every path that this process is about to end."""
         self.data_plane.is_draining = True
+        self.draining.set()
 
     async def stop(self) -> None:
         """Leave the store, close the backends."""
+        await self._refusals.flushed()
         await self.supervisor.stop()
         self._sweeper.stop()
         await self.registry.close()

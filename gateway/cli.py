@@ -9,6 +9,7 @@ import click
 
 from gateway import __version__
 from gateway.app import App, problems_of_backends, read_seeds
+from gateway.commands.events import events
 from gateway.commands.routes import routes as routes_group
 from gateway.commands.status import status
 from gateway.errors import CannotStart, InvalidSettings
@@ -27,6 +28,7 @@ def main() -> None:
 
 main.add_command(routes_group)
 main.add_command(status)
+main.add_command(events)
 
 
 @main.command()

@@ -6,8 +6,10 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
+from typing import Literal
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.app import App
 from gateway.errors import CannotStart
@@ -20,6 +22,15 @@ BACKLOG = 2048
 STARTED_POLL_S = 0.005
 DRAIN_MARGIN_S = 2.0  # after drain_s everything is answered by us; uvicorn's own end of patience is never needed
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _AbortableProtocol(HttpToolsProtocol):
+    """Lets a long answer drop its connection: a reader that takes nothing would hold the process up for ever."""
+
+    def on_message_begin(self) -> None:
+        """One more request on the connection."""
+        super().on_message_begin()
+        self.scope["turnout.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
 
 class _Listener(uvicorn.Server):
@@ -77,7 +88,10 @@ class Gateway:
             admin = sockets.enter_context(bind(self._settings.admin.listen))
             self.data_port, self.admin_port = data.getsockname()[1], admin.getsockname()[1]
             app = App(self._settings, self._seeds, own_ports={self.data_port, self.admin_port})
-            self._listeners = [self._listener(app.data_app), self._listener(app.admin_app)]
+            self._listeners = [
+                self._listener(app.data_app, "httptools"),
+                self._listener(app.admin_app, _AbortableProtocol),
+            ]
             self._catch_signals()
             try:
                 await app.start()
@@ -125,11 +139,11 @@ class Gateway:
             for listener in self._listeners:
                 listener.should_exit = listener.force_exit = True
 
-    def _listener(self, app: object) -> _Listener:
+    def _listener(self, app: object, http: Literal["httptools"] | type[HttpToolsProtocol]) -> _Listener:
         return _Listener(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http="httptools",
+                http=http,
                 ws="none",
                 lifespan="off",
                 log_config=None,

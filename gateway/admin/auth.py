@@ -8,8 +8,9 @@ import re
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 from starlette.datastructures import Headers
@@ -43,12 +44,20 @@ class Authoriser:
         app: What is protected; finds the principal's name in ``scope["turnout.actor"]``.
         tokens: Who may come in.
         refused: Refusals are counted here, by why: ``missing``, ``malformed``, ``unknown`` or ``role``.
+        keep: Is told of each refusal, without its token.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Sequence[Token], refused: Counter[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Sequence[Token],
+        refused: Counter[str],
+        keep: Callable[[Mapping[str, Any]], None],
+    ) -> None:
         self._app = app
         self._tokens = tuple(tokens)
         self._refused = refused
+        self._keep = keep
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection as ASGI says."""
@@ -102,6 +111,7 @@ class Authoriser:
             "request_id": scope.get("turnout.request_id"),
         }
         log.warning("log-in refused", extra=details)
+        self._keep(details)
 
 
 def is_canonical(scope: Scope) -> bool:

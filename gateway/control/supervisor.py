@@ -4,11 +4,12 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from gateway.control.disk_copy import DiskCopy, Table
 from gateway.control.link import Applied, Forget, Link, Lower, Lowered, Refused, StoredDocument, Up
+from gateway.control.presence import Presence
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
 from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StaleRevision, StoreUnavailable
@@ -19,6 +20,7 @@ log = logging.getLogger("turnout.supervisor")
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
+STOP_S = 3.0  # an end must not wait for a store that hangs
 
 
 class Supervisor:
@@ -30,6 +32,7 @@ class Supervisor:
         copy: The disk copy.
         wall: Wall clock, for records only.
         check_s: Period of the full comparison with the store.
+        replica_id: Name of this process among those on the store.
 
     Attributes:
         is_store_reachable: As far as the last call could tell.
@@ -37,7 +40,16 @@ class Supervisor:
         refused: By model, what the worker could not serve and why.
     """
 
-    def __init__(self, store: Store, link: Link, copy: DiskCopy, wall: Callable[[], float], *, check_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        link: Link,
+        copy: DiskCopy,
+        wall: Callable[[], float],
+        *,
+        check_s: float,
+        replica_id: str,
+    ) -> None:
         self._store = store
         self._link = link
         self._copy = copy
@@ -50,6 +62,7 @@ class Supervisor:
         self.store_problem = ""
         self.applied: dict[str, int] = {}
         self.refused: dict[str, Refused] = {}
+        self._presence = Presence(store, replica_id, self._served)
         link.on_up = self._hear
 
     async def start(self, seeds: Iterable[Route]) -> None:
@@ -85,14 +98,18 @@ class Supervisor:
             self._spawn(self._bring_home(lower))
         self._spawn(self._follow(position))
         self._spawn(self._check())
+        self._spawn(self._presence.keep())
 
     async def stop(self) -> None:
         """End the watch and leave the store."""
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
-        for task in list(self._tasks):
-            with suppress(asyncio.CancelledError):
-                await task
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_S)
+            if late:
+                log.error("tasks of the supervisor did not end in time", extra={"tasks": len(late)})
+        if self.is_store_reachable:
+            await self._presence.leave()
         await self._store.close()
 
     def overview(self) -> dict[str, Any]:
@@ -105,9 +122,13 @@ class Supervisor:
                 "store_id": self._table.store_id,
             },
             "unsent_lowers": [f"{model}/{version}" for model, version in self._table.lowers],
-            "applied": dict(self.applied),
-            "refused": {model: refusal.revision for model, refusal in self.refused.items()},
+            "replica": self._presence.replica_id,
+            **self._served(),
         }
+
+    def _served(self) -> dict[str, Any]:
+        refused = {model: refusal.revision for model, refusal in self.refused.items()}
+        return {"applied": dict(self.applied), "refused": refused}
 
     # Up from the worker.
 
@@ -116,8 +137,10 @@ class Supervisor:
             case Applied():
                 self.applied[message.model] = message.revision
                 self.refused.pop(message.model, None)
+                self._presence.change()
             case Refused():
                 self.refused[message.model] = message
+                self._presence.change()
             case Lowered():
                 self._table.lowers[message.model, message.version] = message
                 self._link.down(Lower(message.model, message.version, message.epoch))
@@ -195,6 +218,7 @@ class Supervisor:
         await self._writes.offer(self._table)
         self._table.store_id = store_id
         await self._compare()
+        self._presence.change()
         return position
 
     async def _check(self) -> None:
@@ -229,6 +253,9 @@ class Supervisor:
         for model in gone:
             del self._table.documents[model]
             self._link.down(Forget(model))
+            self.applied.pop(model, None)
+            self.refused.pop(model, None)
+            self._presence.change()
         if self._table.documents or gone:
             await self._save()
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute
+from gateway.runtime.idle import idle_warnings
 
 IDLE_S = 60.0
 QUANTILES = (0.5, 0.9, 0.99)
@@ -16,7 +17,10 @@ def route_status(route: CompiledRoute, now_s: float) -> dict[str, Any]:
         "model": route.model,
         "revision": route.document.revision,
         "variants": [_arm(arm) for arm in arms],
-        "warnings": [warning for arm in arms for warning in _warnings(arm, now_s)],
+        "warnings": [
+            *(warning for arm in arms for warning in _warnings(arm, now_s)),
+            *idle_warnings(route.document),
+        ],
     }
 
 
