@@ -11,7 +11,7 @@ from starlette.routing import Route as Path
 from starlette.types import ASGIApp
 
 from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
-from gateway.admin.auth import Authoriser
+from gateway.admin.auth import METRICS_PATH, Authoriser
 from gateway.admin.changes import Changes
 from gateway.admin.edge import Edge
 from gateway.admin.history import HistoryEndpoints
@@ -39,6 +39,7 @@ def admin_app(
     metrics: Metrics | None,
     now: Callable[[], float],
     refused: Counter[str] | None = None,
+    metrics_are_open: bool = False,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -48,9 +49,10 @@ def admin_app(
         check_route: Problems of a route that only this process can see, such as a host that is not allowed.
         status: What this process makes of one route, None when it does not serve it.
         overview: The state of the process.
-        metrics: Renders the metrics and their content type; None: there is no ``/metrics`` here.
+        metrics: Renders the metrics for an ``Accept`` and names their content type; None: there is no ``/metrics``.
         now: Wall clock, seconds since 1970.
         refused: Counts refused log-ins by why, for the metrics.
+        metrics_are_open: ``/metrics`` needs no token.
     """
     refused = Counter() if refused is None else refused
     changes = Changes(store, check_route, now)
@@ -66,7 +68,7 @@ def admin_app(
         },
     )
     app.router.redirect_slashes = False
-    return Edge(Authoriser(app, tokens, refused))
+    return Edge(Authoriser(app, tokens, refused, metrics_are_open=metrics_are_open))
 
 
 def admin_paths(
@@ -84,7 +86,7 @@ def admin_paths(
         _path(f"{one}/history", GET=history.get),
         _path(f"{one}/status", GET=views.status),
         _path(f"{one}/explain", GET=views.explain),
-        _path("/metrics", GET=views.metrics),
+        _path(METRICS_PATH, GET=views.metrics),
     ]
 
 

@@ -18,6 +18,7 @@ from gateway import __version__
 from gateway.dataplane.admission import RETRY_AFTER_S, header_length, request_id, timeout_s
 from gateway.dataplane.exchange import Answer, Exchange
 from gateway.dataplane.pipeline import Pipeline, unrouted
+from gateway.dataplane.tally import Tally
 from gateway.errors import (
     BadRequest,
     BodyTimeout,
@@ -51,10 +52,13 @@ class DataPlane:
         is_started: Documents were applied and no stable version is still being loaded.
     """
 
-    def __init__(self, settings: Settings, runtime: Runtime, pipeline: Pipeline, is_stale: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, runtime: Runtime, pipeline: Pipeline, tally: Tally, is_stale: Callable[[], bool]
+    ) -> None:
         self._settings = settings
         self._runtime = runtime
         self._pipeline = pipeline
+        self._tally = tally
         self._is_stale = is_stale
         self._ids = SystemRandom()
         self._in_hand = 0
@@ -137,6 +141,13 @@ class DataPlane:
         return arm
 
     async def _infer(self, request: Request) -> Response:
+        try:
+            return await self._bounded(request)
+        except GatewayError as error:
+            self._tally.refused(request.path_params["model"], error)
+            raise
+
+    async def _bounded(self, request: Request) -> Response:
         headers = dict(request.scope["headers"])
         identifier = request_id(headers, self._ids)
         request.scope["turnout.request_id"] = identifier
@@ -159,6 +170,9 @@ class DataPlane:
                 body = await self._body(request)
         except TimeoutError:
             raise BodyTimeout("the body did not arrive within the request's deadline") from None
+        except ClientDisconnect:
+            self._tally.left_early(request.path_params["model"])
+            raise
         answered: asyncio.Future[Answer] = loop.create_future()
         watcher: list[asyncio.Task[None]] = []
         exchange = Exchange(
