@@ -5,7 +5,7 @@ import platform
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,8 +71,10 @@ class App:
         token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
     """
 
-    def __init__(self, settings: Settings, seeds: Sequence[Route] = ()) -> None:
-        """Build everything; must run on the loop that will serve."""
+    def __init__(
+        self, settings: Settings, seeds: Sequence[Route] = (), own_ports: Collection[int] = frozenset()
+    ) -> None:
+        """Build everything; must run on the loop that will serve. ``own_ports`` are those the process listens on."""
         loop = asyncio.get_running_loop()
         self._settings = settings
         self._seeds = tuple(seeds)
@@ -117,7 +119,7 @@ class App:
         self.admin_app: ASGIApp = admin_app(
             store=self.store,
             tokens=tokens,
-            check_route=lambda route: problems_of_backends(route, settings),
+            check_route=lambda route: problems_of_backends(route, settings, own_ports),
             status=self.status,
             overview=self.overview,
             metrics=self.scraper.scrape,
@@ -260,10 +262,12 @@ def model_file(settings: Settings, model: str, version: str) -> Path:
     return (settings.models.dir or Path("models")) / model / version / "model.onnx"
 
 
-def problems_of_backends(route: Route, settings: Settings) -> Sequence[Problem]:
+def problems_of_backends(
+    route: Route, settings: Settings, own_ports: Collection[int] = frozenset()
+) -> Sequence[Problem]:
     """Backends of a route that this gateway must not call: hosts off the list, and its own addresses."""
     addresses = (settings.server.listen, settings.admin.listen, settings.metrics.listen)
-    own = {split_address(address)[1] for address in addresses if address is not None}
+    own = {*own_ports, *(split_address(address)[1] for address in addresses if address is not None)}
     allowed = settings.backends.allow_hosts
     problems = []
     for version, spec in route.backends.items():

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -44,18 +45,19 @@ def serve(config: Path | None, workers: int) -> None:
         _refuse(error.problems)
     configure(settings.log_level)
     try:
-        run(settings, seeds, lambda app, gateway: _say_hello(settings, app, gateway))
+        run(settings, seeds, lambda app, gateway: _greet(settings, app, gateway))
     except CannotStart as error:
         raise click.ClickException(str(error)) from None
 
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def check(files: tuple[Path, ...]) -> None:
+@click.option("--config", type=click.Path(path_type=Path), help="Settings that routes are checked under.")
+def check(files: tuple[Path, ...], config: Path | None) -> None:
     """Validate settings or routes; prints every problem with its pointer, exit 1 when there is one."""
     failed = False
     for file in files:
-        problems = _problems_of(file)
+        problems = _problems_of(file, config)
         failed = failed or bool(problems)
         for problem in problems:
             click.echo(f"{file}: {problem.pointer or '/'}: {problem.message}")
@@ -64,12 +66,12 @@ def check(files: tuple[Path, ...]) -> None:
     sys.exit(1 if failed else 0)
 
 
-def _problems_of(file: Path) -> Sequence[Problem]:
+def _problems_of(file: Path, config: Path | None) -> Sequence[Problem]:
     """Problems of one file: of a route if it looks like one, else of settings."""
     try:
         plain = read_yaml(file)
         if isinstance(plain, dict) and {"model", "stable", "variants"} & set(plain):
-            return problems_of_backends(parse_route(plain), Settings())
+            return problems_of_backends(parse_route(plain), load_settings(config))
         read_seeds(load_settings(file))
     except (InvalidDocument, InvalidSettings) as error:
         return error.problems
@@ -80,6 +82,11 @@ def _refuse(problems: Sequence[Problem]) -> None:
     for problem in problems:
         click.echo(f"{problem.pointer or '/'}: {problem.message}", err=True)
     sys.exit(1)
+
+
+def _greet(settings: Settings, app: App, gateway: Gateway) -> None:
+    with suppress(BrokenPipeError):  # nobody reads; that is no reason to stop serving
+        _say_hello(settings, app, gateway)
 
 
 def _say_hello(settings: Settings, app: App, gateway: Gateway) -> None:

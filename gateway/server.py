@@ -18,6 +18,7 @@ log = logging.getLogger("turnout.server")
 
 BACKLOG = 2048
 STARTED_POLL_S = 0.005
+DRAIN_MARGIN_S = 2.0  # after drain_s everything is answered by us; uvicorn's own end of patience is never needed
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -82,9 +83,9 @@ class Gateway:
                 )
                 if address is not None
             }
-            for name, sock in bound.items():
-                setattr(self, f"{name}_port", sock.getsockname()[1])
-            app = App(self._settings, self._seeds)
+            ports = {name: sock.getsockname()[1] for name, sock in bound.items()}
+            self.data_port, self.admin_port, self.metrics_port = ports["data"], ports["admin"], ports.get("metrics", 0)
+            app = App(self._settings, self._seeds, own_ports=set(ports.values()))
             apps = {"data": app.data_app, "admin": app.admin_app, "metrics": app.metrics_app}
             self._listeners = {name: self._listener(apps[name]) for name in bound}
             app.connections = self._connections
@@ -119,6 +120,7 @@ class Gateway:
         await asyncio.sleep(self._settings.server.drain_notice_ms / 1000)
         for listener in self._listeners.values():
             listener.should_exit = True
+        asyncio.get_running_loop().call_later(self._settings.drain_s, app.pipeline.give_up)
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -150,7 +152,7 @@ class Gateway:
                 proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=self._settings.server.keep_alive_s,
-                timeout_graceful_shutdown=max(1, round(self._settings.drain_s)),
+                timeout_graceful_shutdown=round(self._settings.drain_s + DRAIN_MARGIN_S),
             )
         )
 

@@ -89,6 +89,10 @@ class Backend(Protocol):
         """Why it is not ready, as a sentence; empty when it is."""
 
     @property
+    def public_reason(self) -> str:
+        """The same for clients: nothing of folders and addresses."""
+
+    @property
     def signature(self) -> Signature | None:
         """Inputs and outputs, known once ready."""
 

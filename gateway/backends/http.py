@@ -16,6 +16,11 @@ from gateway.protocol.answer import splice_identity
 from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind, kind_of_status
 
+PUBLIC_REASON = {
+    State.LOADING: "its server is being asked",
+    State.FAILED: "its server cannot be reached, or does not have it",
+    State.CLOSED: "it was unloaded",
+}
 MAX_CONNECTIONS = 64
 MAX_WAITING = 256
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -111,6 +116,11 @@ class OipBackend:
     def reason(self) -> str:
         """Why it is not ready, as a sentence; empty when it is."""
         return "" if self._state is State.READY else f"{self._url} {self._reason}"
+
+    @property
+    def public_reason(self) -> str:
+        """Why it is not ready, without its address."""
+        return "" if self._state is State.READY else PUBLIC_REASON[self._state]
 
     @property
     def signature(self) -> Signature | None:

@@ -79,6 +79,11 @@ class OnnxBackend:
         self.signature: Signature | None = None
         self.in_flight = 0
 
+    @property
+    def public_reason(self) -> str:
+        """Why it is not ready, without the folder of the model repository."""
+        return self.reason.replace(str(self._file), "/".join(self._file.parts[-3:]))
+
     async def open(self) -> None:
         """Load the file and warm it up, off the loop."""
         loop = asyncio.get_running_loop()

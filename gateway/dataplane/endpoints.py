@@ -17,7 +17,7 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.dataplane.admission import RETRY_AFTER_S, header_length, request_id, timeout_s
 from gateway.dataplane.exchange import Answer, Exchange
-from gateway.dataplane.pipeline import Pipeline, unrouted
+from gateway.dataplane.pipeline import Pipeline, not_ready, unrouted
 from gateway.dataplane.tally import Tally
 from gateway.errors import (
     BadRequest,
@@ -106,7 +106,7 @@ class DataPlane:
         arm = self._arm(request)
         signature = arm.slot.backend.signature
         if signature is None:
-            raise VersionNotReady(f"version {arm.version!r} is not ready: {arm.slot.backend.reason}")
+            raise VersionNotReady(not_ready(arm))
         plain = {
             "name": model,
             "versions": self._runtime.current.versions(model),
@@ -123,7 +123,7 @@ class DataPlane:
         ready = arm.slot.is_ready
         plain: dict[str, object] = {"name": request.path_params["model"], "ready": ready}
         if not ready:
-            plain["error"] = f"version {arm.version!r} is not ready: {arm.slot.backend.reason}"
+            plain["error"] = not_ready(arm)
         return self._json(request, plain, 200 if ready else 503)
 
     def _arm(self, request: Request) -> Arm:
@@ -161,7 +161,7 @@ class DataPlane:
 
     async def _admitted(self, request: Request, headers: dict[bytes, bytes], identifier: str) -> Response:
         patience_s = timeout_s(headers, self._settings.deadline)
-        if headers.get(b"content-encoding", b"identity") != b"identity":
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise BadRequest("content-encoding other than identity is not understood")
         loop = asyncio.get_running_loop()
         started_s = monotonic()
@@ -185,8 +185,8 @@ class DataPlane:
             deliver=lambda answer: None if answered.done() else answered.set_result(answer),
             on_old=lambda: watcher.append(loop.create_task(_until_gone(request, answered))),
         )
-        self._pipeline.begin(exchange, request.path_params.get("version"), headers)
         try:
+            self._pipeline.begin(exchange, request.path_params.get("version"), headers)
             answer = await answered
         finally:
             self._pipeline.abandon(exchange)

@@ -41,6 +41,7 @@ class Exchange:
         attempt_deadline_s: The end of the attempt in flight.
         begun_s: When the whole request was there.
         attempted_s: Time that ended attempts took.
+        given_s: How long the first attempt was given.
         arm: The arm of the attempt in flight.
         drawn: The canary arm whose guard learns from this request, while it may.
         detector: That guard, as it was when the attempt was dispatched; the arm may have a new one since.
@@ -62,6 +63,7 @@ class Exchange:
         "detector",
         "dispatched_s",
         "drawn",
+        "given_s",
         "header_length",
         "is_done",
         "is_pinned",
@@ -112,6 +114,7 @@ class Exchange:
         self.attempted_s = 0.0
         self.begun_s = started_s
         self.dispatched_s = 0.0
+        self.given_s = 0.0
         self.attempt_deadline_s = deadline_s
         self.cancel: Callable[[], None] = unheard
         self.refusal: Reply | None = None
@@ -149,7 +152,7 @@ class Exchange:
         if b'"sequence_id"' not in self.body:
             return False
         parameters = self._head().get("parameters")
-        return isinstance(parameters, dict) and parameters.get("sequence_id", 0) not in {0, ""}
+        return isinstance(parameters, dict) and parameters.get("sequence_id", 0) not in (0, "")
 
     def wanted(self) -> tuple[list[str] | None, bool]:
         """Outputs that the client named (``None``: all), and whether NaN may go out in JSON."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gateway.backends.registry import Slot
 from gateway.metrics.ledger import HOW, VERDICTS, Ledger, VersionRow
-from routing.analysis.guard import Detector
+from routing.analysis.guard import Detector, KeyCap
 from routing.analysis.histogram import Histogram
 from routing.analysis.merged import MergedDetector
 from routing.analysis.objective import ERRORS, Objective, Trip
@@ -101,6 +101,7 @@ class Evidence:
     """
 
     __slots__ = (
+        "_caps",
         "_hits",
         "_seen",
         "alarm",
@@ -132,6 +133,7 @@ class Evidence:
         self.would_have_flipped = ""
         self._seen = 0
         self._hits: dict[str, int] = {}
+        self._caps: dict[str, KeyCap] = {}
 
     def answered(self, latency_s: float) -> None:
         """Count the time of a good attempt."""
@@ -146,8 +148,10 @@ class Evidence:
         """One attempt of stable that is evidence was dispatched."""
         self._seen += 1
 
-    def count_stable_hit(self, objective: str) -> None:
-        """One such attempt failed, or exceeded a threshold."""
+    def count_stable_hit(self, objective: str, key_hash: int | None) -> None:
+        """One such attempt failed, or exceeded a threshold; two of one key count, as for a canary."""
+        if self._caps.setdefault(objective, KeyCap()).is_spent(key_hash):
+            return
         self._hits[objective] = self._hits.get(objective, 0) + 1
 
     def flush(self) -> None:
