@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -105,6 +106,7 @@ class Gateway:
         while not all(listener.started for listener in self._listeners.values()):
             await asyncio.sleep(STARTED_POLL_S)
         await app.settle()
+        gc.freeze()  # what is there for good is not looked through again: that stops the loop for up to 0.1 s
         if on_ready is not None:
             on_ready(app)
 

@@ -4,12 +4,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from time import sleep
 
 from gateway.metrics.block import Entry, Reader
+from gateway.metrics.pace import give_way
 
 Labels = tuple[str, ...]
-ENTRIES_A_TURN = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,9 @@ class Sums:
     def add(self, reader: Reader) -> None:
         """Add what a block holds now."""
         self.refused += reader.refused
-        for index, (entry, counts, sum_s) in enumerate(reader.read()):
-            if index % ENTRIES_A_TURN == 0:
-                sleep(0)  # let the loop have the interpreter
+        turn_s = 0.0
+        for entry, counts, sum_s in reader.read():
+            turn_s = give_way(turn_s)
             if entry.edges_s:
                 parts = self._parts.setdefault(entry.metric, {})
                 parts.setdefault(entry.labels, _Parts()).add(entry.edges_s, counts, sum_s)
@@ -97,9 +96,13 @@ class Sums:
 
     def samples(self) -> Samples:
         """By metric and labels."""
-        found: Samples = {metric: dict(held) for metric, held in self._counts.items()}
+        found: Samples = {metric: dict(counts) for metric, counts in self._counts.items()}
+        turn_s = 0.0
         for metric, parts in self._parts.items():
-            found[metric] = {labels: part.merged() for labels, part in parts.items()}
+            held = found[metric] = {}
+            for labels, part in parts.items():
+                turn_s = give_way(turn_s)
+                held[labels] = part.merged()
         return found
 
 

@@ -1,5 +1,6 @@
 """Metrics of a real gateway, as a real Prometheus sees them."""
 
+import asyncio
 import re
 import signal
 import socket
@@ -7,11 +8,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.app import App
+from gateway.errors import InvalidSettings
+from gateway.settings import Admin, Settings, Store, load_settings
+from tests.faults import FaultBackend
 from tests.gateway_process import SECRET, Client, GatewayProcess, corpus, eventually
 from tests.prometheus_server import PrometheusServer, Unobtainable, binary, check_metrics
 
@@ -226,9 +232,6 @@ def spread(costs: list[float]) -> str:
 
 
 def test_where_metrics_may_listen(tmp_path: Path) -> None:
-    from gateway.errors import InvalidSettings
-    from gateway.settings import load_settings
-
     def problems(text: str) -> list[str]:
         file = tmp_path / "gateway.yaml"
         file.write_text(text)
@@ -245,3 +248,51 @@ def test_where_metrics_may_listen(tmp_path: Path) -> None:
     assert problems("metrics: {listen: '0.0.0.0:9100', open: true}") == []
     assert problems("{metrics: {listen: '0.0.0.0:9100'}, admin: {insecure: true}}") == []
     assert re.search("pattern", problems("metrics: {listen: 'nowhere'}")[0])
+
+
+def test_what_a_guard_a_deadline_and_a_client_that_leaves_look_like(tmp_path: Path) -> None:
+    with FaultBackend() as stable, FaultBackend() as canary:
+        at = {"kind": "oip", "model": "credit", "version": "1"}
+        backends = {"1": {**at, "url": stable.url}, "2": {**at, "url": canary.url}}
+        with GatewayProcess(tmp_path, routes=[{**ROUTE, "backends": backends}], models=None) as gateway:
+            canary.set("error_500")
+            with gateway.client() as client:
+                eventually(lambda: client.infer("credit", BODY).status != 200 or latched(gateway), what="a flip")
+                stable.set("never")
+                assert client.infer("credit", BODY, version="1", x_request_timeout_ms="100").status == 504
+            with gateway.client() as client, pytest.raises(TimeoutError):
+                Client(gateway.data_port, timeout_s=0.2).infer("credit", BODY, version="1")
+            gone = labels(model="credit", version="1", role="pinned", code="499")
+            found = eventually(lambda: gone in (now := scrape(gateway.admin_port))["turnout_requests_total"] and now)
+        (flip,) = found["turnout_flips_total"]
+        assert dict(flip)["reason"] in {"errors", "fuse"}
+        two = labels(model="credit", version="2")
+        assert found["turnout_route_lowered"][two] == found["turnout_route_latched"][two] == 1
+        requests, attempts = found["turnout_requests_total"], found["turnout_attempts_total"]
+        assert requests[labels(model="credit", version="1", role="pinned", code="504")] == 1
+        failed = attempts[labels(model="credit", version="2", outcome="error")]
+        assert failed >= 4
+        assert found["turnout_routed_total"][labels(model="credit", version="1", how="failover")] == failed
+        assert labels(model="credit", version="2", role="canary", code="500") not in requests
+        assert found["turnout_bound_hits_total"] == {labels(bound="deadline"): 1}
+        assert attempts[labels(model="credit", version="1", outcome="cancelled")] == 1
+
+
+def latched(gateway: GatewayProcess) -> bool:
+    return bool(gateway.document("credit")["guard"]["latched"])
+
+
+def test_the_mirrors_counts_have_their_place(tmp_path: Path) -> None:
+    async def scraped() -> str:
+        settings = Settings(store=Store(url="memory:"), admin=Admin(tokens=()), state_dir=tmp_path)
+        app = App(settings)
+        app.mirrored = SimpleNamespace(
+            results={("credit", "3", "dropped"): 4}, pairs={("credit", "3", "true"): 5, ("credit", "3", "false"): 6}
+        )
+        text, _ = await app.scraper.scrape()
+        return text.decode()
+
+    text = asyncio.run(scraped())
+    assert 'turnout_mirror_total{model="credit",result="dropped",version="3"} 4.0\n' in text
+    assert 'turnout_mirror_pairs_total{agree="false",model="credit",version="3"} 6.0\n' in text
+    assert re.search(r'turnout_build_info\{onnxruntime="[\d.]+",python="[\d.]+",version="[\w.]+"\} 1.0\n', text)
