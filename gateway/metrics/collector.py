@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from threading import Lock
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -75,12 +76,7 @@ class Scraper:
         self._facts = facts
         self._text = Text()
         self._turn = asyncio.Lock()
-
-    async def samples(self) -> Samples:
-        """Everything, as of now."""
-        async with self._turn:
-            facts = await self._facts()
-            return await asyncio.to_thread(self._add_up, facts)
+        self._at_work = Lock()  # a scrape that was cancelled leaves its thread behind
 
     async def scrape(self, accept: str = "") -> tuple[bytes, str]:
         """The text and its content type, OpenMetrics where ``accept`` names it."""
@@ -91,7 +87,8 @@ class Scraper:
         return text, content_type(is_openmetrics=is_openmetrics)
 
     def _render(self, facts: Samples, is_openmetrics: bool) -> bytes:
-        return self._text.render(self._add_up(facts), is_openmetrics=is_openmetrics)
+        with self._at_work:
+            return self._text.render(self._add_up(facts), is_openmetrics=is_openmetrics)
 
     def _add_up(self, facts: Samples) -> Samples:
         sums = self._blocks.sums()
