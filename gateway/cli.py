@@ -98,6 +98,8 @@ def _say_hello(settings: Settings, app: App, gateway: Gateway) -> None:
     routes = app.runtime.current.routes
     click.echo(f"turnout {__version__} serves {', '.join(sorted(routes)) or 'no route yet'}")
     click.echo(f"  data   {data}/v2")
+    if settings.metrics.listen is not None:
+        click.echo(f"  metrics http://{settings.metrics.listen.rpartition(':')[0]}:{gateway.metrics_port}/metrics")
     click.echo(f"  admin  {admin}/admin/v1/routes")
     if app.token_file is not None:
         click.echo(f"  token  in {app.token_file}")

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
 from gateway.admin.audit import AuditEndpoints
-from gateway.admin.auth import Authoriser
+from gateway.admin.auth import METRICS_PATH, Authoriser
 from gateway.admin.changes import Changes
 from gateway.admin.edge import Edge
 from gateway.admin.events import EventEndpoints
@@ -50,6 +50,7 @@ def admin_app(
     replica_id: str = "",
     draining: asyncio.Event | None = None,
     refusals: RefusedLogins | None = None,
+    metrics_are_open: bool = False,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -59,12 +60,13 @@ def admin_app(
         check_route: Problems of a route that only this process can see, such as a host that is not allowed.
         status: What this process makes of one route, None when it does not serve it.
         overview: The state of the process.
-        metrics: Renders the metrics and their content type; None: there is no ``/metrics`` here.
+        metrics: Renders the metrics for an ``Accept`` and names their content type; None: there is no ``/metrics``.
         now: Wall clock, seconds since 1970.
         refused: Counts refused log-ins by why, for the metrics.
         replica_id: Name of this process among those on the store, whose word a waiting write needs; empty: none.
         refusals: Where refused log-ins are kept; None: nowhere.
         draining: Once set, everything that waits or streams here ends.
+        metrics_are_open: ``/metrics`` needs no token.
     """
     refused = Counter() if refused is None else refused
     changes = Changes(store, check_route, now)
@@ -92,7 +94,7 @@ def admin_app(
         },
     )
     app.router.redirect_slashes = False
-    return Edge(Authoriser(app, tokens, refused, refusals.note))
+    return Edge(Authoriser(app, tokens, refused, refusals.note, metrics_are_open=metrics_are_open))
 
 
 def admin_paths(
@@ -119,7 +121,7 @@ def admin_paths(
         _path(f"{one}/whatif", POST=places.whatif),
         _path(f"{PREFIX}/events", GET=events.get),
         _path(f"{PREFIX}/audit", GET=audit.get),
-        _path("/metrics", GET=views.metrics),
+        _path(METRICS_PATH, GET=views.metrics),
     ]
 
 

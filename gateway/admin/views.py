@@ -1,7 +1,7 @@
 """What can be seen and not changed: live status, metrics."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,14 @@ from routing.store import Store
 
 Status = Callable[[str], Mapping[str, Any] | None]
 Overview = Callable[[], Mapping[str, Any]]
-Metrics = Callable[[], tuple[bytes, str]]
+Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
+
+
+async def scraped(request: Request, metrics: Metrics) -> Response:
+    """The metrics, as the injected callable renders them for what the client accepts."""
+    query.parameters(request)
+    body, content_type = await metrics(", ".join(request.headers.getlist("accept")))
+    return Response(body, headers={"content-type": content_type})
 
 
 class ViewEndpoints:
@@ -68,12 +75,10 @@ class ViewEndpoints:
         return answer(body, revision=found["revision"])
 
     async def metrics(self, request: Request) -> Response:
-        """The metrics, as the injected callable renders them."""
+        """The metrics of the whole machine."""
         if self._metrics is None:
             raise HTTPException(404)
-        query.parameters(request)
-        body, content_type = self._metrics()
-        return Response(body, headers={"content-type": content_type})
+        return await scraped(request, self._metrics)
 
     def _live(self, item: Mapping[str, Any]) -> dict[str, Any]:
         live = self._status(item["model"])

@@ -5,13 +5,16 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
+from time import monotonic
 from typing import Any
 
 from gateway.control.disk_copy import DiskCopy, Table
 from gateway.control.link import Applied, Forget, Link, Lower, Lowered, Refused, StoredDocument, Up
+from gateway.control.measures import Measures
 from gateway.control.presence import Presence
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
+from gateway.metrics.totals import Samples
 from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StaleRevision, StoreUnavailable
 from routing.store import Record, Store
 from routing.table import Route
@@ -58,6 +61,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._writes = Writes(store, wall)
+        self._measures = Measures(monotonic)
         self.is_store_reachable = False
         self.store_problem = ""
         self.applied: dict[str, int] = {}
@@ -130,12 +134,19 @@ class Supervisor:
         refused = {model: refusal.revision for model, refusal in self.refused.items()}
         return {"applied": dict(self.applied), "refused": refused}
 
+    def samples(self) -> Samples:
+        """What it has seen, for the metrics."""
+        return self._measures.samples(
+            is_reachable=self.is_store_reachable, refused=len(self.refused), unsent=len(self._table.lowers)
+        )
+
     # Up from the worker.
 
     def _hear(self, message: Up) -> None:
         match message:
             case Applied():
                 self.applied[message.model] = message.revision
+                self._measures.applied(message.model, message.revision)
                 self.refused.pop(message.model, None)
                 self._presence.change()
             case Refused():
@@ -252,6 +263,7 @@ class Supervisor:
         gone = set(self._table.documents) - {record.model for record in records}
         for model in gone:
             del self._table.documents[model]
+            self._measures.forgotten(model)
             self._link.down(Forget(model))
             self.applied.pop(model, None)
             self.refused.pop(model, None)
@@ -275,6 +287,7 @@ class Supervisor:
 
     def _push(self, model: str, revision: int, data: bytes) -> None:
         self._table.documents[model] = (revision, data)
+        self._measures.seen(model, revision, data)
         self._link.down(StoredDocument(model, revision, data))
 
     def _known(self, model: str) -> int:
@@ -289,6 +302,7 @@ class Supervisor:
 
     def _lost(self, error: Exception) -> None:
         if self.is_store_reachable or not self.store_problem:
+            self._measures.store_losses += 1
             log.error("the store is gone: serving and guarding go on, edits do not", extra={"reason": str(error)})
         self.is_store_reachable, self.store_problem = False, str(error)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from gateway.backends.registry import BackendKey, Registry, Slot
+from gateway.metrics.ledger import Ledger
 from gateway.runtime.arms import Arm, Evidence
 from routing.analysis.objective import Objective, objectives
 from routing.document import RouteDocument
@@ -21,6 +22,7 @@ class CompiledRoute:
         by_version: Arms of variants and shadows, for pins.
         key_sources: ``(is_cookie, name)`` in order, names lower-case for headers.
         attempt_cap_s: Longest time of a canary's attempt that may be retried; ``None``: half the remaining time.
+        request_seconds: Times of its requests; ``overhead``: what the gateway adds to them.
         users: Requests that still hold this route.
     """
 
@@ -34,7 +36,9 @@ class CompiledRoute:
         "has_latency_slo",
         "key_sources",
         "model",
+        "overhead",
         "plan",
+        "request_seconds",
         "retired",
         "retries",
         "slots",
@@ -49,6 +53,7 @@ class CompiledRoute:
         arms: list[Arm],
         by_version: Mapping[str, Arm],
         on_idle: Callable[["CompiledRoute"], None],
+        ledger: Ledger,
     ) -> None:
         route = document.route
         self.model = route.model
@@ -66,6 +71,9 @@ class CompiledRoute:
         self.attempt_cap_s = (
             max(THRESHOLDS_AN_ATTEMPT * latency.largest_ms() / 1000, MIN_ATTEMPT_S) if latency else None
         )
+        thresholds_s = _thresholds_s(slo_objectives(route.slo))
+        self.request_seconds = ledger.request_seconds(route.model, thresholds_s)
+        self.overhead = ledger.overhead_seconds(route.model, thresholds_s)
         self.users = 0
         self.retired = False
         self._on_idle = on_idle
@@ -84,7 +92,12 @@ class CompiledRoute:
 
 
 def compile_route(
-    document: RouteDocument, previous: CompiledRoute | None, registry: Registry, *, opaque: bool
+    document: RouteDocument,
+    previous: CompiledRoute | None,
+    registry: Registry,
+    ledger: Ledger,
+    *,
+    opaque: bool,
 ) -> CompiledRoute:
     """Compile a document, carrying over the evidence of every version whose epoch goes on."""
     route = document.route
@@ -99,7 +112,7 @@ def compile_route(
             version,
             role,
             slot,
-            _evidence(document, version, previous, promises),
+            _evidence(document, version, previous, promises, ledger),
             weight_ppm=weights.get(version, 0),
             revision=document.revision,
             opaque=opaque,
@@ -111,18 +124,26 @@ def compile_route(
         for slot in compiled.slots:
             registry.release(slot)
 
-    return CompiledRoute(document, plan, arms, by_version, give_back)
+    return CompiledRoute(document, plan, arms, by_version, give_back, ledger)
 
 
 def _evidence(
-    document: RouteDocument, version: str, previous: CompiledRoute | None, promises: tuple[Objective, ...]
+    document: RouteDocument,
+    version: str,
+    previous: CompiledRoute | None,
+    promises: tuple[Objective, ...],
+    ledger: Ledger,
 ) -> Evidence:
     epoch = document.epoch.get(version, 0)
     before = previous.by_version.get(version) if previous else None
     was_promoted_or_demoted = before is not None and before.is_stable != (version == document.route.stable)
     if before is not None and before.evidence.epoch == epoch and not was_promoted_or_demoted:
         return before.evidence
-    return Evidence(epoch, promises)
+    return Evidence(epoch, promises, ledger.version(document.model, version, _thresholds_s(promises)))
+
+
+def _thresholds_s(promises: tuple[Objective, ...]) -> list[float]:
+    return [promise.threshold_s for promise in promises if promise.threshold_s is not None]
 
 
 def slo_objectives(slo: Slo | None) -> tuple[Objective, ...]:

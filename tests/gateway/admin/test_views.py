@@ -66,7 +66,10 @@ def test_metrics_need_a_token_and_a_source() -> None:
     async def without(plane: Plane) -> None:
         assert (await plane.ask("GET", "/metrics")).status_code == 404
 
-    on_a_plane(with_metrics, metrics=lambda: (b"turnout_up 1\n", "text/plain; version=0.0.4"))()
+    async def metrics(_accept: str) -> tuple[bytes, str]:
+        return b"turnout_up 1\n", "text/plain; version=0.0.4"
+
+    on_a_plane(with_metrics, metrics=metrics)()
     on_a_plane(without)()
 
 
