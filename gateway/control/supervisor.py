@@ -60,6 +60,7 @@ class Supervisor:
         self._table = Table()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
+        self._reading = asyncio.Lock()
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
         self.is_store_reachable = False
@@ -86,7 +87,7 @@ class Supervisor:
             await self._writes.seed(seeds)
             self._table.store_id = store_id
             await self._compare()
-        except (StoreUnavailable, OutcomeUnknown) as error:
+        except (StoreUnavailable, OutcomeUnknown, PositionLost) as error:
             if copied is None or not copied.documents:
                 await self._store.close()
                 raise CannotStart(
@@ -212,6 +213,7 @@ class Supervisor:
             except PositionLost:
                 position = ""
                 log.warning("the store's changes were lost: reading everything again")
+                await asyncio.sleep(RETRY_FIRST_S)
             except (StoreUnavailable, OutcomeUnknown) as error:
                 position = ""
                 self._lost(error)
@@ -224,11 +226,12 @@ class Supervisor:
 
     async def _read_again(self) -> str:
         """Everything, after the watch was lost; the position to watch from."""
-        store_id = await self._reach()
-        position = await self._store.position()
-        await self._writes.offer(self._table)
-        self._table.store_id = store_id
-        await self._compare()
+        async with self._reading:
+            store_id = await self._reach()
+            position = await self._store.position()
+            await self._writes.offer(self._table)
+            self._table.store_id = store_id
+            await self._compare()
         self._presence.change()
         return position
 
@@ -237,8 +240,10 @@ class Supervisor:
         while True:
             await asyncio.sleep(self._check_s)
             try:
-                if await self._store.ping() == self._table.store_id:
+                async with self._reading:
                     await self._compare()
+            except PositionLost:
+                continue  # the watch will see it too, and offers our copy before anything is taken from there
             except RoutingError as error:
                 self._lost(error)
             except Exception:  # the top of a task that must not end
@@ -256,8 +261,14 @@ class Supervisor:
         return store_id
 
     async def _compare(self) -> None:
-        """Bring the worker to what the store holds."""
+        """Bring the worker to what the store holds.
+
+        Raises:
+            PositionLost: It holds other contents than those that our copy was last offered to.
+        """
         records = await self._store.list()
+        if await self._store.ping() != self._table.store_id:
+            raise PositionLost(self._table.store_id)
         for record in records:
             self._changed(record)
         gone = set(self._table.documents) - {record.model for record in records}
