@@ -20,7 +20,9 @@ from gateway.control.disk_copy import DiskCopy
 from gateway.control.link import Link, Lowered
 from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
+from gateway.dataplane.comparison import Comparison
 from gateway.dataplane.endpoints import DataPlane
+from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.sweeper import Sweeper
@@ -58,9 +60,18 @@ class App:
         self.runtime = Runtime()
         self.registry = Registry(self._make_backend)
         self.observer = Observer(self._breached, time.monotonic)
-        self.pipeline = Pipeline(self.runtime, self.observer, time.monotonic)
+        self.mirror = Mirror(
+            Comparison(loop.call_soon_threadsafe), time.monotonic, loop.call_later, settings.mirror.max_queue_bytes
+        )
+        self.pipeline = Pipeline(self.runtime, self.observer, self.mirror, time.monotonic)
         self._sweeper = Sweeper(
-            self.pipeline, self.runtime, self.observer, loop, time.monotonic, settings.guards.unready_flip_s
+            self.pipeline,
+            self.runtime,
+            self.observer,
+            self.mirror,
+            loop,
+            time.monotonic,
+            settings.guards.unready_flip_s,
         )
         self._repository = self._scan_repository()
         self.sync = Sync(self.runtime, self.registry, self._repository, self.link.up, opaque=settings.headers.opaque)
@@ -116,13 +127,15 @@ class App:
         return any(slot.backend.state is State.LOADING for slot in slots)
 
     def drain(self) -> None:
-        """Say on every path that this process is about to end."""
+        """Say on every path that this process is about to end; end the work that no client waits for."""
         self.data_plane.is_draining = True
+        self.mirror.drain()
 
     async def stop(self) -> None:
         """Leave the store, close the backends."""
         await self.supervisor.stop()
         self._sweeper.stop()
+        self.mirror.stop()
         await self.registry.close()
 
     def status(self, model: str) -> Mapping[str, Any] | None:
@@ -145,6 +158,7 @@ class App:
             "ready": self.data_plane.is_started and not self.data_plane.is_draining,
             "draining": self.data_plane.is_draining,
             "in_work": len(self.pipeline.in_work),
+            "mirror_bytes": self.mirror.held_bytes,
             "loop_lag_ms": round(self.observer.lag_s * 1000, 3),
             **self.supervisor.overview(),
         }
@@ -168,6 +182,7 @@ class App:
             key.version,
             device=key.spec.device,
             threads=key.spec.threads,
+            inline=not key.is_shadow,
         )
 
     def _make_oip(self, key: BackendKey, spec: OipSpec) -> Backend:

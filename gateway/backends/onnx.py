@@ -59,13 +59,19 @@ def not_before_load() -> Reply:
 class OnnxBackend:
     """One model file.
 
+    Args:
+        inline: Whether short runs may be on the loop; not those of a shadow.
+
     Attributes:
         note: What an operator should know of a version that is ready, such as a device it did not get.
         in_flight: Runs on the thread or waiting for it.
     """
 
-    def __init__(self, file: Path, model: str, version: str, *, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, file: Path, model: str, version: str, *, device: str = "cpu", threads: int = 1, inline: bool = True
+    ) -> None:
         self._file = file
+        self._inline = inline
         self._device = device
         self._threads = threads
         self._head = orjson.dumps({"model_name": model, "model_version": version})[:-1]
@@ -82,7 +88,7 @@ class OnnxBackend:
     async def open(self) -> None:
         """Load the file and warm it up, off the loop."""
         loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, f"onnx-{self._file.parent.name}", initializer=_give_way_to_the_loop)
+        executor = ThreadPoolExecutor(1, f"onnx-{self._file.parent.name}", initializer=give_way_to_the_loop)
         try:
             await loop.run_in_executor(executor, self._load)
         except CannotLoad as error:
@@ -119,7 +125,7 @@ class OnnxBackend:
             on_reply(Reply(Kind.REJECTED, 400, error_body(str(error)), detail=str(error)))
             return _nothing
         rows = _rows(feeds)
-        if self._run_time.is_short(rows):
+        if self._inline and self._run_time.is_short(rows):
             reply, run_s = self._run(feeds, request)
             self._run_time.observe(run_s, rows)
             on_reply(reply)
@@ -240,8 +246,8 @@ class _Job:
         self.cancelled = True
 
 
-def _give_way_to_the_loop() -> None:
-    """Let the loop's thread run first where cores are short: long runs must not delay requests of other models."""
+def give_way_to_the_loop() -> None:
+    """Let the loop's thread run first where cores are short: other work must not delay requests."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), INFERENCE_NICE)

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
 from gateway.dataplane.pipeline import Pipeline
 from gateway.runtime.snapshot import Runtime
 
 
 class Sweeper:
-    """Looks at everything in flight every ``PERIOD_S``: deadlines, slow attempts, unready canaries, loop lag.
+    """Looks at everything in flight every ``PERIOD_S``: deadlines, copies, slow attempts, unready canaries, loop lag.
 
     Args:
         unready_flip_s: A canary that was ready and has not been for so long is flipped.
@@ -25,6 +26,7 @@ class Sweeper:
         pipeline: Pipeline,
         runtime: Runtime,
         observer: Observer,
+        mirror: Mirror,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         unready_flip_s: float,
@@ -32,6 +34,7 @@ class Sweeper:
         self._pipeline = pipeline
         self._runtime = runtime
         self._observer = observer
+        self._mirror = mirror
         self._loop = loop
         self._clock = clock
         self._unready_flip_s = unready_flip_s
@@ -53,6 +56,7 @@ class Sweeper:
         self._arm_timer(now_s)
         for exchange in list(self._pipeline.in_work):
             self._look(exchange, now_s)
+        self._mirror.sweep(now_s)
         self._ticks += 1
         if self._ticks % self.FLUSH_EVERY == 0:
             self._flush(now_s)
