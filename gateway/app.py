@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,8 +50,10 @@ class App:
         token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
     """
 
-    def __init__(self, settings: Settings, seeds: Sequence[Route] = ()) -> None:
-        """Build everything; must run on the loop that will serve."""
+    def __init__(
+        self, settings: Settings, seeds: Sequence[Route] = (), own_ports: Collection[int] = frozenset()
+    ) -> None:
+        """Build everything; must run on the loop that will serve. ``own_ports`` are those the process listens on."""
         loop = asyncio.get_running_loop()
         self._settings = settings
         self._seeds = tuple(seeds)
@@ -96,7 +98,7 @@ class App:
         self.admin_app: ASGIApp = admin_app(
             store=self.store,
             tokens=self._tokens(),
-            check_route=lambda route: problems_of_backends(route, settings),
+            check_route=lambda route: problems_of_backends(route, settings, own_ports),
             status=self.status,
             overview=self.overview,
             metrics=None,
@@ -223,9 +225,11 @@ def model_file(settings: Settings, model: str, version: str) -> Path:
     return (settings.models.dir or Path("models")) / model / version / "model.onnx"
 
 
-def problems_of_backends(route: Route, settings: Settings) -> Sequence[Problem]:
+def problems_of_backends(
+    route: Route, settings: Settings, own_ports: Collection[int] = frozenset()
+) -> Sequence[Problem]:
     """Backends of a route that this gateway must not call: hosts off the list, and its own addresses."""
-    own = {split_address(settings.server.listen)[1], split_address(settings.admin.listen)[1]}
+    own = {split_address(settings.server.listen)[1], split_address(settings.admin.listen)[1], *own_ports}
     allowed = settings.backends.allow_hosts
     problems = []
     for version, spec in route.backends.items():

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -44,7 +45,7 @@ def serve(config: Path | None, workers: int) -> None:
         _refuse(error.problems)
     configure(settings.log_level)
     try:
-        run(settings, seeds, lambda app, gateway: _say_hello(settings, app, gateway))
+        run(settings, seeds, lambda app, gateway: _greet(settings, app, gateway))
     except CannotStart as error:
         raise click.ClickException(str(error)) from None
 
@@ -81,6 +82,11 @@ def _refuse(problems: Sequence[Problem]) -> None:
     for problem in problems:
         click.echo(f"{problem.pointer or '/'}: {problem.message}", err=True)
     sys.exit(1)
+
+
+def _greet(settings: Settings, app: App, gateway: Gateway) -> None:
+    with suppress(BrokenPipeError):  # nobody reads; that is no reason to stop serving
+        _say_hello(settings, app, gateway)
 
 
 def _say_hello(settings: Settings, app: App, gateway: Gateway) -> None:

@@ -18,6 +18,7 @@ log = logging.getLogger("turnout.server")
 
 BACKLOG = 2048
 STARTED_POLL_S = 0.005
+DRAIN_MARGIN_S = 2.0  # after drain_s everything is answered by us; uvicorn's own end of patience is never needed
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -75,7 +76,7 @@ class Gateway:
             data = sockets.enter_context(bind(self._settings.server.listen))
             admin = sockets.enter_context(bind(self._settings.admin.listen))
             self.data_port, self.admin_port = data.getsockname()[1], admin.getsockname()[1]
-            app = App(self._settings, self._seeds)
+            app = App(self._settings, self._seeds, own_ports={self.data_port, self.admin_port})
             self._listeners = [self._listener(app.data_app), self._listener(app.admin_app)]
             self._catch_signals()
             try:
@@ -108,6 +109,7 @@ class Gateway:
         await asyncio.sleep(self._settings.server.drain_notice_ms / 1000)
         for listener in self._listeners:
             listener.should_exit = True
+        asyncio.get_running_loop().call_later(self._settings.drain_s, app.pipeline.give_up)
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -136,7 +138,7 @@ class Gateway:
                 proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=self._settings.server.keep_alive_s,
-                timeout_graceful_shutdown=max(1, round(self._settings.drain_s)),
+                timeout_graceful_shutdown=round(self._settings.drain_s + DRAIN_MARGIN_S),
             )
         )
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.errors import InvalidSettings
 from routing.errors import Problem
@@ -22,6 +22,7 @@ class Section(BaseModel):
 
 ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>\d{1,5})$")
 Address = Annotated[str, Field(pattern=ADDRESS.pattern)]
+MAX_PORT = 65_535
 ENV_PREFIX = "TURNOUT_"
 ADMIN_URL_VARIABLE = "TURNOUT_ADMIN_URL"  # these two are the commands', see gateway/commands/reach.py
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the name of a variable
@@ -252,6 +253,8 @@ def load_settings(path: Path | None) -> Settings:
         raise InvalidSettings(problems)
     try:
         settings = Settings(**plain)
+    except SettingsError as error:
+        raise InvalidSettings([Problem("", "variable", f"{error}: write it as JSON")]) from None
     except ValidationError as error:
         raise InvalidSettings(
             [
@@ -286,6 +289,9 @@ def _sentence(kind: str, message: str) -> str:
 def _across(settings: Settings) -> list[Problem]:
     problems = []
     data, admin = split_address(settings.server.listen), split_address(settings.admin.listen)
+    for pointer, port in (("/server/listen", data[1]), ("/admin/listen", admin[1])):
+        if port > MAX_PORT:
+            problems.append(Problem(pointer, "range", f"there is no port {port}: {MAX_PORT} is the last"))
     if data == admin and data[1] != 0:
         problems.append(Problem("/admin/listen", "listen", "the admin plane never shares the data plane's port"))
     if not is_loopback(admin[0]) and not settings.admin.insecure:

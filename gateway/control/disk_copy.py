@@ -46,7 +46,7 @@ class DiskCopy:
             }
             lowers = [Lowered(**lower) for lower in plain["lowers"]]
             return Table(str(plain["store_id"]), documents, {(low.model, low.version): low for low in lowers})
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     async def write(self, table: Table) -> None:

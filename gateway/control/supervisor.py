@@ -11,7 +11,7 @@ from gateway.control.disk_copy import DiskCopy, Table
 from gateway.control.link import Applied, Forget, Link, Lower, Lowered, Refused, StoredDocument, Up
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
-from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StoreUnavailable
+from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StaleRevision, StoreUnavailable
 from routing.store import Record, Store
 from routing.table import Route
 
@@ -62,13 +62,14 @@ class Supervisor:
         if copied is not None:
             self._table.store_id, self._table.lowers = copied.store_id, copied.lowers
         try:
-            await self._reach()
+            store_id = await self._reach()
             position = await self._store.position()
             if copied is not None:
                 await self._writes.offer(copied)
             await self._writes.seed(seeds)
+            self._table.store_id = store_id
             await self._compare()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, OutcomeUnknown) as error:
             if copied is None or not copied.documents:
                 await self._store.close()
                 raise CannotStart(
@@ -147,9 +148,14 @@ class Supervisor:
         except RouteNotFound:
             # A store that was flushed gets the route offered back; one that was deleted meanwhile needs no lower.
             return lowered.model not in self._table.documents
+        except StaleRevision:
+            return False
         except RoutingError as error:
             log.error("a lower was refused", extra={"model": lowered.model, "reason": str(error)})
             return True
+        except Exception:  # whatever the store holds, a lower is not forgotten
+            log.exception("a lower could not be written", extra={"model": lowered.model})
+            return False
         if record is not None and record.revision > self._known(record.model):
             self._changed(record)
         return True
@@ -161,11 +167,7 @@ class Supervisor:
         wait_s = RETRY_FIRST_S
         while True:
             try:
-                if not position:
-                    await self._reach()
-                    position = await self._store.position()
-                    await self._writes.offer(self._table)
-                    await self._compare()
+                position = position or await self._read_again()
                 async with aclosing(self._store.watch(position)) as changes:
                     self._found()
                     wait_s = RETRY_FIRST_S
@@ -181,6 +183,19 @@ class Supervisor:
                 self._lost(error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, RETRY_MAX_S)
+            except Exception:  # the top of a task that must not end: without it edits are taken and never served
+                position = ""
+                log.exception("the watch broke: reading everything again")
+                await asyncio.sleep(RETRY_MAX_S)
+
+    async def _read_again(self) -> str:
+        """Everything, after the watch was lost; the position to watch from."""
+        store_id = await self._reach()
+        position = await self._store.position()
+        await self._writes.offer(self._table)
+        self._table.store_id = store_id
+        await self._compare()
+        return position
 
     async def _check(self) -> None:
         """Compare everything now and then, should the watch have missed something."""
@@ -191,16 +206,19 @@ class Supervisor:
                     await self._compare()
             except RoutingError as error:
                 self._lost(error)
+            except Exception:  # the top of a task that must not end
+                log.exception("the table could not be compared with the store")
 
-    async def _reach(self) -> None:
+    async def _reach(self) -> str:
+        """Open the store if need be; its identity, which is ours only after our copy was offered to it."""
         if not self._is_open:
             await self._store.open()
             self._is_open = True
         store_id = await self._store.ping()
         if self._table.store_id not in {"", store_id}:
             log.warning("the store holds other contents than before", extra={"store_id": store_id})
-        self._table.store_id = store_id
         self._found()
+        return store_id
 
     async def _compare(self) -> None:
         """Bring the worker to what the store holds."""
@@ -221,8 +239,11 @@ class Supervisor:
             await self._save()
 
     def _changed(self, record: Record) -> None:
-        """The store holds this record: serve it."""
-        if self._table.documents.get(record.model) != (record.revision, record.document):
+        """The store holds this record: serve it, unless a newer one came first."""
+        if record.revision >= self._known(record.model) and self._table.documents.get(record.model) != (
+            record.revision,
+            record.document,
+        ):
             self._push(record.model, record.revision, record.document)
 
     def _push(self, model: str, revision: int, data: bytes) -> None:

@@ -76,7 +76,7 @@ class Writes:
     async def offer(self, table: Table) -> None:
         """Give a store that was flushed, or put back to an older state, what this replica still knows."""
         held = {record.model: record for record in await self._store.list()}
-        for model, (revision, document) in table.documents.items():
+        for model, (revision, document) in list(table.documents.items()):
             record = held.get(model)
             if record is None or record.revision < revision:
                 await self._offer_one(model, revision, document, record)

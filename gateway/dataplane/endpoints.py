@@ -150,7 +150,7 @@ class DataPlane:
 
     async def _admitted(self, request: Request, headers: dict[bytes, bytes], identifier: str) -> Response:
         patience_s = timeout_s(headers, self._settings.deadline)
-        if headers.get(b"content-encoding", b"identity") != b"identity":
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise BadRequest("content-encoding other than identity is not understood")
         loop = asyncio.get_running_loop()
         started_s = monotonic()
@@ -171,8 +171,8 @@ class DataPlane:
             deliver=lambda answer: None if answered.done() else answered.set_result(answer),
             on_old=lambda: watcher.append(loop.create_task(_until_gone(request, answered))),
         )
-        self._pipeline.begin(exchange, request.path_params.get("version"), headers)
         try:
+            self._pipeline.begin(exchange, request.path_params.get("version"), headers)
             answer = await answered
         finally:
             self._pipeline.abandon(exchange)

@@ -39,6 +39,7 @@ class Exchange:
         on_old: Called once when the request has been in work for a while, to start watching for a client that left.
         deadline_s: On the loop's clock; the end of all attempts.
         attempt_deadline_s: The end of the attempt in flight.
+        given_s: How long the first attempt was given.
         arm: The arm of the attempt in flight.
         drawn: The canary arm whose guard learns from this request, while it may.
         detector: That guard, as it was when the attempt was dispatched; the arm may have a new one since.
@@ -61,6 +62,7 @@ class Exchange:
         "detector",
         "dispatched_s",
         "drawn",
+        "given_s",
         "header_length",
         "in_sequence",
         "is_done",
@@ -115,6 +117,7 @@ class Exchange:
         self.mask = 0
         self.attempts = 0
         self.dispatched_s = 0.0
+        self.given_s = 0.0
         self.attempt_deadline_s = deadline_s
         self.cancel: Callable[[], None] = unheard
         self.refusal: Reply | None = None
@@ -152,7 +155,7 @@ class Exchange:
         if b'"sequence_id"' not in self.body:
             return False
         parameters = self._head().get("parameters")
-        return isinstance(parameters, dict) and parameters.get("sequence_id", 0) not in {0, ""}
+        return isinstance(parameters, dict) and parameters.get("sequence_id", 0) not in (0, "")
 
     def wanted(self) -> tuple[list[str] | None, bool]:
         """Outputs that the client named (``None``: all), and whether NaN may go out in JSON."""

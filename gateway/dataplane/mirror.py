@@ -1,5 +1,6 @@
 """Copies of requests to shadows: a place in a byte-bounded queue or a counted drop, sent and compared off the path."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,8 @@ from gateway.runtime.shadows import CompiledShadow
 from routing.analysis.compare import Differences
 from routing.analysis.outcome import Kind
 from routing.table import PPM
+
+log = logging.getLogger("turnout.mirror")
 
 CONCURRENT_COPIES = 16  # in flight to one shadow
 COPIES_A_TURN = 4  # sent to one shadow in one turn of the loop
@@ -260,7 +263,12 @@ class Mirror:
         evidence.in_flight += 1
         evidence.last_sent_s = copy.dispatched_s = now_s
         lane.in_flight.add(copy)
-        cancel = slot.backend.submit(copy, now_s + copy.shadow.timeout_s, partial(self._replied, lane, copy))
+        try:
+            cancel = slot.backend.submit(copy, now_s + copy.shadow.timeout_s, partial(self._replied, lane, copy))
+        except Exception:  # a shadow that breaks must not keep the others from their copies
+            log.exception("a shadow crashed", extra={"model": slot.key.model, "version": slot.key.version})
+            self._replied(lane, copy, Reply(Kind.ERROR, 0, b""))
+            return
         if copy in lane.in_flight:
             copy.cancel = cancel
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.dataplane.exchange import Exchange
 from gateway.runtime.arms import Arm
-from gateway.runtime.compile import CompiledRoute
+from gateway.runtime.compile import MIN_ATTEMPT_S, THRESHOLDS_AN_ATTEMPT, CompiledRoute
 from routing.analysis.guard import Detector
 from routing.analysis.merged import is_shared
 from routing.analysis.objective import ERRORS, FUSE, Trip
@@ -17,6 +17,7 @@ log = logging.getLogger("turnout.guard")
 
 LAG_SHARE = 0.25  # of a threshold: an answer read under more loop lag is no latency evidence
 UNREADY = "unready"
+TOLERANCE_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ class Observer:
     def stable_ended(self, exchange: Exchange, kind: Kind, latency_s: float) -> None:
         """A drawn attempt on stable has ended."""
         assert exchange.arm is not None
-        if is_fault(kind):
-            exchange.arm.evidence.count_stable_hit(ERRORS)
+        if is_fault(kind) and (kind is not Kind.TIMEOUT or _had_fair_time(exchange)):
+            exchange.arm.evidence.count_stable_hit(ERRORS, exchange.key_hash)
         self._stable_aged(exchange, exchange.arm, latency_s)
 
     def _stable_aged(self, exchange: Exchange, arm: Arm, age_s: float) -> None:
@@ -79,7 +80,7 @@ class Observer:
             passed = objective.threshold_s is not None and age_s - self.lag_s > objective.threshold_s
             if passed and not exchange.mask & 1 << bit:
                 exchange.mask |= 1 << bit
-                arm.evidence.count_stable_hit(objective.name)
+                arm.evidence.count_stable_hit(objective.name, exchange.key_hash)
 
     def canary_answered(self, exchange: Exchange, latency_s: float) -> None:
         """The canary answered properly."""
@@ -98,7 +99,10 @@ class Observer:
         """All attempts of a request whose canary failed have ended; ``stable`` is ``None`` when it was not asked."""
         route, arm, detector = _guarded(exchange)
         counters = arm.evidence.counters
-        match charge(canary, stable):
+        verdict = charge(canary, stable)
+        if canary is Kind.TIMEOUT and not _had_fair_time(exchange):
+            verdict = Charge.NONE
+        match verdict:
             case Charge.CHARGED:
                 counters.charged += 1
                 trip = detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
@@ -125,8 +129,9 @@ class Observer:
         the attempt's time has seen a failure.
         """
         route, arm, detector = _guarded(exchange)
-        half = (exchange.attempt_deadline_s - exchange.dispatched_s) / 2
-        if not route.has_latency_slo and now_s - exchange.dispatched_s > half:
+        waited_s = now_s - exchange.dispatched_s
+        half_s = (exchange.attempt_deadline_s - exchange.dispatched_s) / 2
+        if not route.has_latency_slo and waited_s > max(half_s, _fair_s(route)):
             arm.evidence.counters.charged += 1
             trip = detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
             self._act(route, arm, trip)
@@ -162,6 +167,8 @@ class Observer:
             if not evidence.would_have_flipped:
                 evidence.would_have_flipped = reason
                 self._say("would have flipped, enforce is false", route, arm, reason)
+            if objective != UNREADY:
+                evidence.renew_detector()  # so that it can act once it is told to
             return
         evidence.lowered = True
         self._say("flipped to stable", route, arm, reason)
@@ -207,6 +214,25 @@ def _guarded(exchange: Exchange) -> tuple[CompiledRoute, Arm, Detector]:
     assert exchange.drawn is not None
     assert exchange.detector is not None
     return exchange.route, exchange.drawn, exchange.detector
+
+
+def _fair_s(route: CompiledRoute) -> float:
+    """Time that a version must have been given before running out of it is its fault.
+
+    How long a client waits is the client's choice: a time-out says something about a version only when stable, with
+    its own latencies, would hardly have run into it.
+    """
+    p90_s = route.stable.evidence.histogram.quantile(0.9) or 0.0
+    return max(MIN_ATTEMPT_S, THRESHOLDS_AN_ATTEMPT * p90_s)
+
+
+def _had_fair_time(exchange: Exchange) -> bool:
+    """Whether the attempt that ran out of time had enough of it; a cap that the SLO sets always is."""
+    route = exchange.route
+    if route is None:
+        return False
+    given_s = exchange.given_s
+    return given_s >= min(_fair_s(route), route.attempt_cap_s or float("inf")) - TOLERANCE_S
 
 
 def _lowest_threshold_s(arm: Arm) -> float:

@@ -1,5 +1,6 @@
 """From a request to its answer: choose an arm, attempt, fail over to stable, observe. Callbacks, no tasks."""
 
+import logging
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -22,6 +23,8 @@ from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.snapshot import Runtime, Snapshot
 from routing.analysis.outcome import Kind, may_fail_over
 from routing.table import PPM
+
+log = logging.getLogger("turnout.dataplane")
 
 ATTEMPTS: tuple[Header, ...] = tuple((b"x-turnout-attempts", b"%d" % n) for n in range(3))
 
@@ -87,10 +90,22 @@ class Pipeline:
         if exchange.is_done:
             return
         exchange.cancel()
-        if exchange.drawn is not None and exchange.refusal is None:
+        if exchange.detector is not None and exchange.refusal is None:
             self._observer.abandoned(exchange, self._clock())
         self._count(exchange, Kind.CANCELLED)
         self._leave(exchange)
+
+    def drop(self, exchange: Exchange) -> None:
+        """Something broke: end the request as an error, whatever state it is in."""
+        if not exchange.is_done:
+            exchange.cancel()
+            self._finish(exchange, Answer(500, error_body("internal error of the gateway")))
+
+    def give_up(self) -> None:
+        """The process ends now: answer everything that is still in work."""
+        for exchange in list(self.in_work):
+            exchange.cancel()
+            self._finish(exchange, Answer(503, error_body("the gateway is stopping and cannot wait any longer")))
 
     def expire(self, exchange: Exchange) -> None:
         """The time of the attempt in flight is up."""
@@ -149,13 +164,19 @@ class Pipeline:
         exchange.attempt_deadline_s = _attempt_deadline_s(exchange, now_s)
         arm.evidence.counters.in_flight += 1
         if exchange.refusal is None:
+            exchange.given_s = exchange.attempt_deadline_s - now_s
             self._observer.dispatched(exchange)
         attempt = exchange.attempts
 
         def replied(reply: Reply) -> None:
             self._replied(exchange, reply)
 
-        cancel = arm.slot.backend.submit(exchange, exchange.attempt_deadline_s, replied)
+        try:
+            cancel = arm.slot.backend.submit(exchange, exchange.attempt_deadline_s, replied)
+        except Exception as error:  # a backend that breaks must not leave its request behind
+            log.exception("a backend crashed", extra={"model": arm.model, "version": arm.version})
+            self._replied(exchange, Reply(Kind.ERROR, 500, error_body("the version crashed"), detail=repr(error)))
+            return
         if exchange.attempts == attempt and not exchange.is_done:
             exchange.cancel = cancel
 
@@ -193,7 +214,8 @@ class Pipeline:
             stable.evidence.counters.failovers += 1
             self._attempt(exchange, stable)
             return
-        self._observer.judged(exchange, reply.kind, None)
+        # Where only the deadline kept stable from being asked, there is no proof, and nobody is charged.
+        self._observer.judged(exchange, reply.kind, Kind.CANCELLED if exchange.may_fail_over else None)
         self._deliver(exchange, reply)
 
     def _stable_replied(self, exchange: Exchange, refusal: Reply, reply: Reply, latency_s: float) -> None:

@@ -1,6 +1,7 @@
 """One timer for all requests in flight, instead of one for each."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from gateway.dataplane.exchange import Exchange
@@ -8,6 +9,8 @@ from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
 from gateway.dataplane.pipeline import Pipeline
 from gateway.runtime.snapshot import Runtime
+
+log = logging.getLogger("turnout.dataplane")
 
 
 class Sweeper:
@@ -55,7 +58,11 @@ class Sweeper:
         self._observer.last_lag_s = max(0.0, now_s - self._observer.sweep_due_s)
         self._arm_timer(now_s)
         for exchange in list(self._pipeline.in_work):
-            self._look(exchange, now_s)
+            try:
+                self._look(exchange, now_s)
+            except Exception:  # one request that cannot be judged must not keep the others from their deadlines
+                log.exception("a request could not be swept", extra={"model": exchange.model})
+                self._pipeline.drop(exchange)
         self._mirror.sweep(now_s)
         self._ticks += 1
         if self._ticks % self.FLUSH_EVERY == 0:

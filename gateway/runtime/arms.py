@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gateway.backends.registry import Slot
-from routing.analysis.guard import Detector
+from routing.analysis.guard import Detector, KeyCap
 from routing.analysis.histogram import Histogram
 from routing.analysis.merged import MergedDetector
 from routing.analysis.objective import ERRORS, Objective, Trip
@@ -71,6 +71,7 @@ class Evidence:
     """
 
     __slots__ = (
+        "_caps",
         "_hits",
         "_seen",
         "alarm",
@@ -99,6 +100,7 @@ class Evidence:
         self.would_have_flipped = ""
         self._seen = 0
         self._hits: dict[str, int] = {}
+        self._caps: dict[str, KeyCap] = {}
 
     def renew_detector(self) -> None:
         """Start the guard's evidence anew after an alarm that did not lower the version."""
@@ -108,8 +110,10 @@ class Evidence:
         """One attempt of stable that is evidence was dispatched."""
         self._seen += 1
 
-    def count_stable_hit(self, objective: str) -> None:
-        """One such attempt failed, or exceeded a threshold."""
+    def count_stable_hit(self, objective: str, key_hash: int | None) -> None:
+        """One such attempt failed, or exceeded a threshold; two of one key count, as for a canary."""
+        if self._caps.setdefault(objective, KeyCap()).is_spent(key_hash):
+            return
         self._hits[objective] = self._hits.get(objective, 0) + 1
 
     def flush(self) -> None:

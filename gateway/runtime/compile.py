@@ -142,7 +142,8 @@ def _evidence(
 ) -> Evidence:
     epoch = document.epoch.get(version, 0)
     before = previous.by_version.get(version) if previous else None
-    if before is not None and before.evidence.epoch == epoch:
+    was_promoted_or_demoted = before is not None and before.is_stable != (version == document.route.stable)
+    if before is not None and before.evidence.epoch == epoch and not was_promoted_or_demoted:
         return before.evidence
     return Evidence(epoch, promises)
 

@@ -62,6 +62,8 @@ def _warnings(arm: Arm, now_s: float) -> list[str]:
         found.append(f"version {arm.version!r} {note}")
     if arm.evidence.alarm:
         found.append(f"version {arm.version!r} tripped and was not lowered: {arm.evidence.alarm}")
+    if arm.evidence.lowered and arm.weight_ppm:
+        found.append(f"version {arm.version!r} was lowered here and the store does not say so yet")
     last_s = arm.evidence.counters.last_drawn_s
     if arm.role == "canary" and arm.weight_ppm and not arm.evidence.lowered:
         if last_s is None:

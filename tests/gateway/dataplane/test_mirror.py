@@ -263,6 +263,16 @@ def test_a_hanging_shadow_has_a_fixed_number_of_copies_and_the_rest_expires() ->
     rig.check_sums()
 
 
+def test_a_shadow_that_crashes_ends_its_copy(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    rig.backend.submit = None  # type: ignore[assignment, method-assign]
+    rig.offer()
+    rig.run()
+    assert rig.evidence.results == {"error": 1}
+    assert [record.message for record in caplog.records] == ["a shadow crashed"]
+    rig.check_sums()
+
+
 def test_draining_ends_everything_at_once_and_counts_it() -> None:
     rig = Rig()
     for _ in range(CONCURRENT_COPIES + 3):
