@@ -16,6 +16,7 @@ log = logging.getLogger("turnout.mirror")
 
 SHARE = 0.05  # of a core
 SLICE_S = 0.001  # CPU time after which the thread pays by a pause
+PAUSE_S = 0.02  # at least: waking up for one pair costs more than the pair
 PAIRS_MAX = 512  # that wait
 ANSWER_MAX_BYTES = 256 * 1024  # reading a larger one would hold up the loop
 
@@ -96,7 +97,7 @@ class Comparison:
             found = self._slice(pair)
             self._call_soon(partial(_deliver, found))
             spent_s = thread_time()
-            pause_s = (spent_s - self.spent_s) * (1 / SHARE - 1)
+            pause_s = max(PAUSE_S, (spent_s - self.spent_s) * (1 / SHARE - 1))
             self.spent_s = spent_s
             self._stopped.wait(pause_s)
 

@@ -4,13 +4,14 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from math import nan, prod
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from gateway.protocol.shapes import ELEMENT_BYTES, element_count
+from gateway.protocol.shapes import ELEMENT_BYTES
 
 Values = NDArray[np.float64] | list[Any]
 
@@ -67,9 +68,17 @@ def read_outputs(body: bytes, header_length: int | None) -> dict[str, Output]:
         at = len(head)
         found = {}
         for plain in _loads(head)["outputs"]:
-            size = (plain.get("parameters") or {}).get("binary_data_size")
-            found[plain["name"]] = _output(plain, None if size is None else body[at : at + size])
-            at += size or 0
+            parameters = plain.get("parameters")
+            size = parameters.get("binary_data_size") if parameters else None
+            datatype, shape = plain["datatype"], tuple(plain["shape"])
+            if size is None:
+                values = _from_json(datatype, plain["data"])
+            else:
+                values = _from_binary(datatype, body[at : at + size])
+                at += size
+            if len(values) != prod(shape):
+                raise Unreadable(f"output {plain['name']!r} has {len(values)} elements in shape {list(shape)}")
+            found[plain["name"]] = Output(datatype, shape, values)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, struct.error) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from None
     return found
@@ -82,27 +91,16 @@ def _loads(head: bytes) -> Any:
         return json.loads(head)  # knows NaN and Infinity
 
 
-def _output(plain: dict[str, Any], data: bytes | None) -> Output:
-    datatype, shape = plain["datatype"], tuple(plain["shape"])
-    if datatype not in ELEMENT_BYTES:
-        raise Unreadable(f"datatype {datatype!r} is not known")
-    values = _from_json(datatype, plain["data"]) if data is None else _from_binary(datatype, data)
-    if len(values) != element_count(shape):
-        raise Unreadable(f"output {plain['name']!r} has {len(values)} elements in shape {list(shape)}")
-    return Output(datatype, shape, values)
-
-
 def _from_json(datatype: str, data: list[Any]) -> Values:
+    if data and type(data[0]) is list:
+        data = list(_flat(data))
     if datatype not in _FLOATS:
-        return _flattened(data)
-    values = data if len(data) > FEW else _flattened(data)
-    if len(values) > FEW:
-        return np.array(values, np.float64).ravel()
-    return [float("nan") if value is None else float(value) for value in values]
-
-
-def _flattened(data: list[Any]) -> list[Any]:
-    return list(_flat(data)) if data and type(data[0]) is list else data
+        if datatype not in ELEMENT_BYTES:
+            raise Unreadable(f"datatype {datatype!r} is not known")
+        return data
+    if len(data) > FEW:
+        return np.array(data, np.float64)
+    return [nan if value is None else value + 0.0 for value in data]
 
 
 def _flat(data: Iterable[Any]) -> Iterator[Any]:

@@ -1,6 +1,5 @@
 """Two answers to one request, compared as tensors."""
 
-from collections.abc import Sequence
 from itertools import starmap
 from operator import ne
 from typing import Any
@@ -34,29 +33,24 @@ def compare_answers(
     differences = {
         name: difference(output, found[name]) if name in found else MISSING for name, output in wanted.items()
     }
-    for name in found:
-        if name not in differences:
-            differences[name] = EXTRA
+    if found.keys() != wanted.keys():
+        differences.update(dict.fromkeys(found.keys() - wanted.keys(), EXTRA))
     return differences
 
 
 def difference(stable: Output, shadow: Output) -> Difference:
     """How far one output is from stable's."""
-    mismatch = "" if stable.datatype == shadow.datatype else "datatype"
     if stable.shape != shadow.shape:
         return Difference("shape")
+    mismatch = "" if stable.datatype == shadow.datatype else "datatype"
     allowed = tolerance(stable.datatype, shadow.datatype)
-    if allowed is None and mismatch:
-        return Difference(mismatch)
+    ours, theirs = stable.values, shadow.values
+    if allowed is None:
+        return Difference(mismatch) if mismatch else _exact(ours, theirs, stable.shape)
     row = _row_size(stable.shape)
-    match stable.values, shadow.values:
-        case list() as ours, list() as theirs:
-            if allowed is None:
-                return _exact(ours, theirs, stable.shape)
-            return float_difference(ours, theirs, allowed, row, mismatch)
-        case ours, theirs:
-            assert allowed is not None
-            return _floats(np.asarray(ours), np.asarray(theirs), allowed, row, mismatch)
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return float_difference(ours, theirs, allowed, row, mismatch)
+    return _floats(np.asarray(ours), np.asarray(theirs), allowed, row, mismatch)
 
 
 def _row_size(shape: tuple[int, ...]) -> int:
@@ -64,7 +58,7 @@ def _row_size(shape: tuple[int, ...]) -> int:
     return shape[1] if len(shape) == 2 and shape[1] > 1 else 0
 
 
-def _exact(stable: Sequence[Any], shadow: Sequence[Any], shape: tuple[int, ...]) -> Difference:
+def _exact(stable: Any, shadow: Any, shape: tuple[int, ...]) -> Difference:
     unequal = 0 if stable == shadow else sum(starmap(ne, zip(stable, shadow, strict=True)))
     has_labels = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
     return Difference(

@@ -25,7 +25,7 @@ def tolerance(stable: str, shadow: str) -> Tolerance | None:
     """How far two datatypes' values may lie apart; ``None``: not at all (integers, BOOL, BYTES)."""
     if stable not in FLOATS or shadow not in FLOATS:
         return None
-    return HALF if {stable, shadow} & HALVES else SINGLE
+    return HALF if stable in HALVES or shadow in HALVES else SINGLE
 
 
 class Difference(NamedTuple):

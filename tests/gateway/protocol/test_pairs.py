@@ -83,6 +83,11 @@ def test_an_answer_of_the_shadow_that_cannot_be_read_differs_in_every_output(bad
         compare_answers(bad, None, *as_json(LABEL))
 
 
+def test_parameters_may_be_null() -> None:
+    body = as_json(LABEL)[0].replace(b'"shape"', b'"parameters": null, "shape"')
+    assert agrees(compare_answers(*as_json(LABEL), body, None))
+
+
 def test_a_string_beyond_its_tensor_is_unreadable() -> None:
     body, length = as_binary(("names", "BYTES", [1], ["abc"]))
     with pytest.raises(Unreadable):
