@@ -1,7 +1,6 @@
 """Copies of requests to shadows: a place in a byte-bounded queue or a counted drop, sent and compared off the path."""
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -9,10 +8,10 @@ from random import Random
 from gateway.backends.base import Reply
 from gateway.backends.registry import Slot
 from gateway.dataplane.comparison import Comparison, Pair
+from gateway.dataplane.copies import COPY_BYTES, Copy, Lane, Stable
 from gateway.dataplane.exchange import Exchange, unheard
-from gateway.protocol.request import InferRequest, read_request
-from gateway.runtime.shadows import CompiledShadow
-from routing.analysis.compare import Differences
+from gateway.runtime.shadows import CompiledShadow, MirrorCounts
+from routing.analysis.compare import Differences, agrees
 from routing.analysis.outcome import Kind
 from routing.table import PPM
 
@@ -21,7 +20,6 @@ log = logging.getLogger("turnout.mirror")
 CONCURRENT_COPIES = 16  # in flight to one shadow
 COPIES_A_TURN = 4  # sent to one shadow in one turn of the loop
 TURN_S = 0.001  # between two turns; answers that are ready go out first
-COPY_BYTES = 1024  # of a copy beside its bodies
 NEVER_ASKED = frozenset({Kind.UNREACHABLE, Kind.OVERLOADED, Kind.CANCELLED})  # no pair: one side had no say
 
 QUEUE_FULL = "queue_full"
@@ -34,78 +32,6 @@ DRAINING = "draining"
 EXPIRED = "expired"  # waited for longer than the shadow's timeout
 
 Later = Callable[[float, Callable[[], None]], object]
-
-
-class Stable:
-    """How stable answered the request of a copy.
-
-    Attributes:
-        kind: Outcome of its attempt.
-        body: Its answer, kept to be compared; empty when it is no good one.
-    """
-
-    __slots__ = ("body", "header_length", "kind", "latency_s")
-
-    def __init__(self, reply: Reply, latency_s: float) -> None:
-        is_ok = reply.kind is Kind.OK
-        self.kind = reply.kind
-        self.body = reply.body if is_ok else b""
-        self.header_length = reply.header_length if is_ok else None
-        self.latency_s = latency_s
-
-
-class Copy:
-    """One request on its way to one shadow; also the call that backends read.
-
-    Attributes:
-        stable: ``None`` when another version answered: then there is no pair.
-        held_bytes: What it counts in the queue.
-    """
-
-    __slots__ = (
-        "_is_done",
-        "body",
-        "cancel",
-        "dispatched_s",
-        "header_length",
-        "held_bytes",
-        "offered_s",
-        "request_id",
-        "shadow",
-        "stable",
-    )
-
-    may_repeat = True
-
-    def __init__(self, shadow: CompiledShadow, exchange: Exchange, stable: Stable | None, now_s: float) -> None:
-        self.shadow = shadow
-        self.body = exchange.body
-        self.header_length = exchange.header_length
-        self.request_id = exchange.request_id
-        self.stable = stable
-        self.offered_s = now_s
-        self.dispatched_s = 0.0
-        self.cancel: Callable[[], None] = unheard
-        self.held_bytes = COPY_BYTES + len(self.body) + (len(stable.body) if stable else 0)
-
-    def request(self) -> InferRequest:
-        """The body, read anew: the client's request is not kept for it.
-
-        Raises:
-            BadRequest: It is no inference request.
-        """
-        return read_request(self.body)
-
-
-class Lane:
-    """What waits for one shadow's backend, and what is there."""
-
-    __slots__ = ("held_bytes", "in_flight", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting: deque[Copy] = deque()
-        self.in_flight: set[Copy] = set()
-        self.held_bytes = 0
 
 
 class Mirror:
@@ -123,6 +49,7 @@ class Mirror:
 
     Attributes:
         held_bytes: Of all copies: waiting, in flight, or being compared.
+        counts: What became of all copies, for metrics.
     """
 
     def __init__(
@@ -142,6 +69,7 @@ class Mirror:
         self._turn_is_due = False
         self._is_draining = False
         self.held_bytes = 0
+        self.counts = MirrorCounts()
 
     def offer(self, exchange: Exchange, reply: Reply) -> None:
         """Queue a copy for each shadow of an answered request, or count why not. Never waits, sends nothing itself."""
@@ -159,7 +87,7 @@ class Mirror:
             copy = Copy(shadow, exchange, stable, now_s)
             reason = obstacle or self._refusal(copy)
             if reason:
-                shadow.evidence.drop(reason)
+                self._count_drop(shadow, reason)
             else:
                 self._queue(copy)
 
@@ -221,6 +149,10 @@ class Mirror:
         self._hold(lane, copy.held_bytes)
         self._wake(lane)
 
+    def _count_drop(self, shadow: CompiledShadow, reason: str) -> None:
+        shadow.evidence.drop(reason)
+        self.counts.copy(shadow.slot.key, reason)
+
     def _hold(self, lane: Lane, size: int) -> None:
         lane.held_bytes += size
         self.held_bytes += size
@@ -228,13 +160,13 @@ class Mirror:
     def _drop(self, lane: Lane, copy: Copy, reason: str) -> None:
         """A copy that waits is not sent."""
         copy.shadow.evidence.waiting -= 1
-        copy.shadow.evidence.drop(reason)
-        self._release(lane, copy, copy.held_bytes)
+        self._count_drop(copy.shadow, reason)
+        self._release(lane, copy.shadow.slot, copy.held_bytes)
 
-    def _release(self, lane: Lane, copy: Copy, size: int) -> None:
+    def _release(self, lane: Lane, slot: Slot, size: int) -> None:
         self._hold(lane, -size)
         if not lane.held_bytes:
-            self._lanes.pop(copy.shadow.slot, None)
+            self._lanes.pop(slot, None)
 
     # Sending.
 
@@ -283,20 +215,23 @@ class Mirror:
         lane.in_flight.remove(copy)
         evidence.in_flight -= 1
         evidence.ended(reply.kind)
+        self.counts.copy(copy.shadow.slot.key, reply.kind.value)
         if copy.stable is None:
             evidence.not_paired += 1
         elif reply.kind not in NEVER_ASKED:
             self._pair(lane, copy, copy.stable, reply)
-        self._release(lane, copy, copy.held_bytes)
+        self._release(lane, copy.shadow.slot, copy.held_bytes)
         self._wake(lane)
 
     # Comparing.
 
     def _pair(self, lane: Lane, copy: Copy, stable: Stable, reply: Reply) -> None:
-        evidence = copy.shadow.evidence
+        evidence, slot = copy.shadow.evidence, copy.shadow.slot
         stable_ok, shadow_ok = stable.kind is Kind.OK, reply.kind is Kind.OK
         evidence.pairs.ended(stable_ok=stable_ok, shadow_ok=shadow_ok)
         if not (stable_ok and shadow_ok):
+            if stable_ok or shadow_ok:
+                self.counts.pair(slot.key, agrees=False)
             return
         latency_s = self._clock() - copy.dispatched_s
         if stable.latency_s > 0 and latency_s > 0:
@@ -307,11 +242,12 @@ class Mirror:
             return
 
         def compared(differences: Differences | None) -> None:
-            self._release(lane, copy, kept)
+            self._release(lane, slot, kept)
             if differences is None:
                 evidence.not_compared += 1
             else:
                 evidence.pairs.add(differences)
+                self.counts.pair(slot.key, agrees=agrees(differences))
 
         ours, theirs = (stable.body, stable.header_length), (reply.body, reply.header_length)
         if self._comparison.submit(Pair(ours, theirs, compared)):

@@ -1,8 +1,9 @@
 """A shadow of one compiled route: where copies go, which requests are copied, and what came of them."""
 
+from collections import Counter
 from typing import Any
 
-from gateway.backends.registry import Slot
+from gateway.backends.registry import BackendKey, Slot
 from routing.analysis.compare import Pairs
 from routing.analysis.outcome import Kind
 from routing.document import RouteDocument
@@ -62,9 +63,29 @@ class ShadowEvidence:
         """A copy that was sent has ended."""
         self.results[kind.value] = self.results.get(kind.value, 0) + 1
 
-    def counts(self) -> dict[str, int]:
-        """Plain counts by result, or by the reason for which there is none; only ever grow."""
-        return {**self.results, **self.not_sent}
+
+class MirrorCounts:
+    """What became of all copies of a worker, whatever the epoch. Only ever grows; written by one loop.
+
+    Attributes:
+        results: By model, version, and how a copy ended or why it was not sent.
+        pairs: By model, version, and ``true`` or ``false``: whether two answers agree. One that only one side gave is
+            ``false``.
+    """
+
+    __slots__ = ("pairs", "results")
+
+    def __init__(self) -> None:
+        self.results: Counter[tuple[str, str, str]] = Counter()
+        self.pairs: Counter[tuple[str, str, str]] = Counter()
+
+    def copy(self, key: BackendKey, result: str) -> None:
+        """One copy has ended, or is not sent."""
+        self.results[key.model, key.version, result] += 1
+
+    def pair(self, key: BackendKey, *, agrees: bool) -> None:
+        """One pair is known."""
+        self.pairs[key.model, key.version, "true" if agrees else "false"] += 1
 
 
 class CompiledShadow:

@@ -1,5 +1,8 @@
 """The queue of copies: its bounds and sums, every reason for a drop, and what makes a pair."""
 
+import gc
+import json
+import weakref
 from collections.abc import Callable
 from random import Random
 from types import SimpleNamespace
@@ -12,8 +15,10 @@ from hypothesis import strategies as st
 from gateway.backends.base import Reply, State
 from gateway.backends.registry import BackendKey, Slot
 from gateway.dataplane.comparison import Pair
+from gateway.dataplane.copies import COPY_BYTES
 from gateway.dataplane.exchange import Exchange
-from gateway.dataplane.mirror import CONCURRENT_COPIES, COPY_BYTES, Mirror
+from gateway.dataplane.mirror import CONCURRENT_COPIES, Mirror
+from gateway.errors import BadRequest
 from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
 from routing.analysis.outcome import Kind
 from routing.table import ONNX_DEFAULT, Shadow
@@ -141,7 +146,8 @@ class Rig:
             assert e.offered - e.sent - sum(e.not_sent.values()) - e.waiting == 0
             assert e.sent - sum(e.results.values()) - e.in_flight == 0
             assert e.in_flight == len(backend.sent) <= CONCURRENT_COPIES
-            assert sum(e.counts().values()) == e.offered - e.waiting - e.in_flight
+            counted = {result: n for (_, v, result), n in self.mirror.counts.results.items() if v == shadow.version}
+            assert counted == {**e.results, **e.not_sent}
             held += e.waiting + e.in_flight
         waiting = len(self.comparison.waiting or ())
         assert self.mirror.held_bytes >= (held + waiting) * COPY_BYTES
@@ -156,7 +162,46 @@ def test_offering_sends_nothing_and_the_copy_is_the_very_same_bytes() -> None:
     rig.run()
     assert rig.backend.answer().body is body
     rig.check_sums()
-    assert rig.evidence.counts() == {"ok": 1}
+    assert rig.mirror.counts.results == {("credit", "3", "ok"): 1}
+    assert rig.mirror.counts.pairs == {("credit", "3", "true"): 1}
+
+
+BINARY_HEAD = json.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]}
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "header_length"),
+    [
+        (b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.5]}]}', None),
+        (b"{}", None),
+        (BINARY_HEAD + bytes(4), len(BINARY_HEAD)),
+    ],
+)
+def test_a_copy_is_read_as_the_clients_request_is(body: bytes, header_length: int | None) -> None:
+    rig = Rig()
+    exchange = rig.offer(body, header_length=header_length)
+    rig.run()
+    copy, _ = rig.backend.sent[0]
+    read = []
+    for call in (exchange, copy):
+        try:
+            read.append(list(call.request().inputs))
+        except BadRequest:
+            read.append([])
+    assert read[0] == read[1]
+
+
+def test_a_copy_that_is_being_compared_keeps_no_body() -> None:
+    rig = Rig()
+    rig.comparison.waiting = []
+    rig.offer(b"x" * 100_000)
+    rig.run()
+    copy = weakref.ref(rig.backend.answer())
+    gc.collect()
+    assert rig.comparison.waiting
+    assert copy() is None
 
 
 STEPS = st.lists(
@@ -324,6 +369,8 @@ def test_the_table_of_errors(stable: Kind, shadow: Kind, cell: str | None) -> No
     rig.backend.answer(shadow)
     table = rig.evidence.pairs.as_json()["table"]
     assert table == {name: int(name == cell) for name in table}
+    agrees = {"both_ok": ["true"], "shadow_failed": ["false"], "stable_failed": ["false"]}.get(cell or "", [])
+    assert [agree for _, _, agree in rig.mirror.counts.pairs] == agrees
 
 
 def test_the_latency_ratio_is_shadows_over_stables() -> None:
