@@ -21,8 +21,13 @@ $(VENV)/test.stamp: requirements/test.lock pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/run.stamp
 
+# DEMO_TRAFFIC=1 sends customers and shows live who answers them.
 run: $(VENV)/run.stamp
+ifdef DEMO_TRAFFIC
+	@$(BIN)/python configs/demo/traffic.py
+else
 	@$(BIN)/turnout serve --config configs/demo/gateway.yaml --workers $(WORKERS)
+endif
 
 check: $(VENV)/test.stamp
 	@$(BIN)/ruff format --check .

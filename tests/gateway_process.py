@@ -49,6 +49,7 @@ class Client:
     """One keep-alive connection."""
 
     def __init__(self, port: int, headers: Mapping[str, str] | None = None, timeout_s: float = 30.0) -> None:
+        self.port = port
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
         self._headers = dict(headers or {})
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
+from gateway.backends.statistics import Statistics
 from gateway.protocol.request import InferRequest
 from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind
@@ -87,6 +88,18 @@ class Backend(Protocol):
     @property
     def reason(self) -> str:
         """Why it is not ready, as a sentence; empty when it is."""
+
+    @property
+    def public_reason(self) -> str:
+        """The same for clients: nothing of folders and addresses."""
+
+    @property
+    def engine(self) -> str:
+        """What runs the version in this process, as its configuration names it; empty for a remote one."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the version has done since it was opened."""
 
     @property
     def signature(self) -> Signature | None:

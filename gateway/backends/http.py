@@ -8,14 +8,21 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
+from gateway.backends.attempt import Attempt
 from gateway.backends.base import Call, Reply, State
 from gateway.backends.connection import Answer, Connection
 from gateway.backends.connections import Connections, Exchange
 from gateway.backends.probe import NotReady, inspect
+from gateway.backends.statistics import Statistics
 from gateway.protocol.answer import splice_identity
 from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind, kind_of_status
 
+PUBLIC_REASON = {
+    State.LOADING: "its server is being asked",
+    State.FAILED: "its server cannot be reached, or does not have it",
+    State.CLOSED: "it was unloaded",
+}
 MAX_CONNECTIONS = 64
 MAX_WAITING = 256
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -51,9 +58,15 @@ class OipBackend:
         loop: Loop that everything runs on; by default the one that ``open`` runs on.
         on_state: Called after each change of ``state``.
 
+    Attributes:
+        engine: Empty: it runs elsewhere.
+        statistics: Attempts; one that was given up has failed.
+
     Raises:
         ValueError: ``url`` is something else.
     """
+
+    engine = ""
 
     def __init__(
         self,
@@ -86,6 +99,7 @@ class OipBackend:
         self._connections: Connections | None = None
         self._prober: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
+        self.statistics = Statistics()
         self._failures = {kind: self._public_failure(words) for kind, (_, words) in WITHOUT_ANSWER.items()}
         self._write_heads(prefix, model, version)
 
@@ -111,6 +125,11 @@ class OipBackend:
     def reason(self) -> str:
         """Why it is not ready, as a sentence; empty when it is."""
         return "" if self._state is State.READY else f"{self._url} {self._reason}"
+
+    @property
+    def public_reason(self) -> str:
+        """Why it is not ready, without its address."""
+        return "" if self._state is State.READY else PUBLIC_REASON[self._state]
 
     @property
     def signature(self) -> Signature | None:
@@ -158,11 +177,13 @@ class OipBackend:
             on_reply(self._failure_of(Kind.UNREACHABLE, self._reason))
             return _nothing
         body = call.body
+        attempt = Attempt(self.statistics, on_reply)
         exchange = Exchange(
-            connections, self._head(call, len(body)), body, deadline_s, on_reply, may_repeat=call.may_repeat
+            connections, self._head(call, len(body)), body, deadline_s, attempt.replied, may_repeat=call.may_repeat
         )
+        attempt.give_up = exchange.cancel
         connections.submit(exchange)
-        return exchange.cancel
+        return attempt.cancel
 
     def _head(self, call: Call, body_bytes: int) -> bytes:
         if call.header_length is None:

@@ -70,7 +70,7 @@ class Copy:
         Raises:
             BadRequest: It is no inference request.
         """
-        return read_request(self.body)
+        return read_request(self.body, self.header_length)
 
 
 class Lane:

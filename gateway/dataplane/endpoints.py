@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from random import SystemRandom
 from time import monotonic
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -15,29 +16,28 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.dataplane import models
 from gateway.dataplane.admission import RETRY_AFTER_S, header_length, request_id, timeout_s
 from gateway.dataplane.exchange import Answer, Exchange
-from gateway.dataplane.pipeline import Pipeline, unrouted
+from gateway.dataplane.pipeline import Pipeline
 from gateway.errors import (
     BadRequest,
     BodyTimeout,
     BodyTooLarge,
     GatewayError,
-    ModelNotFound,
     Overloaded,
-    VersionNotFound,
-    VersionNotReady,
     error_body,
     status_of,
 )
-from gateway.runtime.arms import Arm
-from gateway.runtime.snapshot import Runtime
+from gateway.protocol.v1 import NoPredictions, Predict
+from gateway.runtime.snapshot import Runtime, Snapshot
 from gateway.settings import Settings
 
 log = logging.getLogger("turnout.dataplane")
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 
 
 class DataPlane:
@@ -63,19 +63,8 @@ class DataPlane:
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        models = "/v2/models/{model}"
-        versions = models + "/versions/{version}"
-        routes = [
-            Route("/v2", self._server, methods=["GET"]),
-            Route("/v2/", self._server, methods=["GET"]),
-            Route("/v2/health/live", self._live, methods=["GET"]),
-            Route("/v2/health/ready", self._ready, methods=["GET"]),
-            *(Route(path, self._metadata, methods=["GET"]) for path in (models, versions)),
-            *(Route(path + "/ready", self._model_ready, methods=["GET"]) for path in (models, versions)),
-            *(Route(path + "/infer", self._infer, methods=["POST"]) for path in (models, versions)),
-        ]
         app = Starlette(
-            routes=routes,
+            routes=self._paths(),
             exception_handlers={
                 HTTPException: self._http_error,
                 GatewayError: self._error,
@@ -86,8 +75,28 @@ class DataPlane:
         app.router.redirect_slashes = False
         return app
 
+    def _paths(self) -> list[Route]:
+        v1, v2 = (
+            (f"/{protocol}/models/{{model}}", f"/{protocol}/models/{{model}}/versions/{{version}}")
+            for protocol in ("v1", "v2")
+        )
+        return [
+            *(Route(path + "/infer", self._infer, methods=["POST"]) for path in v2),
+            *(Route(path + ":predict", self._predict, methods=["POST"]) for path in v1),
+            *(Route(path, self._server, methods=["GET"]) for path in ("/v2", "/v2/")),
+            Route("/v2/health/live", self._live, methods=["GET"]),
+            Route("/v2/health/ready", self._ready, methods=["GET"]),
+            Route("/v2/repository/index", self._index, methods=["POST"]),
+            Route("/v2/models/stats", self._about(models.statistics), methods=["GET"]),
+            *(Route(path, self._about(models.metadata), methods=["GET"]) for path in v2),
+            *(Route(path + "/config", self._about(models.config), methods=["GET"]) for path in v2),
+            *(Route(path + "/stats", self._about(models.statistics), methods=["GET"]) for path in v2),
+            *(Route(path + "/ready", self._model_ready, methods=["GET"]) for path in v2),
+            *(Route(path, self._model_ready, methods=["GET"]) for path in v1),
+        ]
+
     async def _server(self, request: Request) -> Response:
-        return self._json(request, {"name": "turnout", "version": __version__, "extensions": []})
+        return self._json(request, {"name": "turnout", "version": __version__, "extensions": EXTENSIONS})
 
     async def _live(self, request: Request) -> Response:
         return self._json(request, {"live": True})
@@ -97,46 +106,34 @@ class DataPlane:
         stale = {"stale": "the store cannot be reached: the last table is served"} if self._is_stale() else {}
         return self._json(request, {"ready": ready, **stale}, 200 if ready else 503)
 
-    async def _metadata(self, request: Request) -> Response:
-        model = request.path_params["model"]
-        arm = self._arm(request)
-        signature = arm.slot.backend.signature
-        if signature is None:
-            raise VersionNotReady(f"version {arm.version!r} is not ready: {arm.slot.backend.reason}")
-        plain = {
-            "name": model,
-            "versions": self._runtime.current.versions(model),
-            "platform": signature.platform,
-            "inputs": [spec.as_json() for spec in signature.inputs],
-            "outputs": [spec.as_json() for spec in signature.outputs],
-        }
-        if note := getattr(arm.slot.backend, "note", ""):
-            plain["properties"] = {"note": note}
-        return self._json(request, plain)
+    def _about(self, tell: Callable[[Snapshot, Any, str | None], models.Plain]) -> Callable[[Request], Any]:
+        """An endpoint that tells something of a model."""
+
+        async def told(request: Request) -> Response:
+            model, version = (request.path_params.get(name) for name in ("model", "version"))
+            return self._json(request, tell(self._runtime.current, model, version))
+
+        return told
 
     async def _model_ready(self, request: Request) -> Response:
-        arm = self._arm(request)
-        ready = arm.slot.is_ready
-        plain: dict[str, object] = {"name": request.path_params["model"], "ready": ready}
-        if not ready:
-            plain["error"] = f"version {arm.version!r} is not ready: {arm.slot.backend.reason}"
-        return self._json(request, plain, 200 if ready else 503)
-
-    def _arm(self, request: Request) -> Arm:
-        """The arm that a path without a body is about: the named version, or stable."""
         model, version = request.path_params["model"], request.path_params.get("version")
-        snapshot = self._runtime.current
-        if version is None:
-            route = snapshot.routes.get(model)
-            if route is None:
-                raise ModelNotFound(unrouted(snapshot, model))
-            return route.stable
-        arm = snapshot.pinned(model, version)
-        if arm is None:
-            raise VersionNotFound(f"model {model!r} has no version {version!r}")
-        return arm
+        if (version or model).endswith(":predict"):
+            raise HTTPException(405, headers={"Allow": "POST"})
+        plain = models.readiness(self._runtime.current, model, version)
+        return self._json(request, plain, 200 if plain["ready"] else 503)
+
+    async def _index(self, request: Request) -> Response:
+        headers = dict(request.scope["headers"])
+        body = await self._body_in_time(request, timeout_s(headers, self._settings.deadline))
+        return self._json(request, models.index(self._runtime.current, body))
 
     async def _infer(self, request: Request) -> Response:
+        return await self._within_bounds(request, self._inferred)
+
+    async def _predict(self, request: Request) -> Response:
+        return await self._within_bounds(request, self._predicted)
+
+    async def _within_bounds(self, request: Request, ask: "Ask") -> Response:
         headers = dict(request.scope["headers"])
         identifier = request_id(headers, self._ids)
         request.scope["turnout.request_id"] = identifier
@@ -144,41 +141,61 @@ class DataPlane:
             raise Overloaded(f"{self._settings.server.max_concurrency} requests are in work already")
         self._in_hand += 1
         try:
-            return await self._admitted(request, headers, identifier)
+            patience_s = timeout_s(headers, self._settings.deadline)
+            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+                raise BadRequest("content-encoding other than identity is not understood")
+            started_s = monotonic()
+            body = await self._body_in_time(request, patience_s)
+            answer = await ask(_Asked(request, headers, identifier, started_s, started_s + patience_s), body)
+            return self._answer(identifier, answer)
         finally:
             self._in_hand -= 1
 
-    async def _admitted(self, request: Request, headers: dict[bytes, bytes], identifier: str) -> Response:
-        patience_s = timeout_s(headers, self._settings.deadline)
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise BadRequest("content-encoding other than identity is not understood")
-        loop = asyncio.get_running_loop()
-        started_s = monotonic()
+    async def _inferred(self, asked: "_Asked", body: bytes) -> Answer:
+        return await self._through(asked, body, header_length(asked.headers, len(body)))
+
+    async def _predicted(self, asked: "_Asked", body: bytes) -> Answer:
+        model, version = asked.names
+        arm = models.arm_of(self._runtime.current, model, version)
+        predict = Predict(body, models.signature_of(arm))
+        answer = await self._through(asked, predict.body, None)
+        if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            return answer
         try:
-            async with asyncio.timeout(patience_s):
-                body = await self._body(request)
-        except TimeoutError:
-            raise BodyTimeout("the body did not arrive within the request's deadline") from None
+            return Answer(answer.status, predict.predictions(answer.body, answer.header_length), answer.headers)
+        except NoPredictions as error:
+            return Answer(HTTPStatus.BAD_GATEWAY, error_body(str(error)), answer.headers)
+
+    async def _through(self, asked: "_Asked", body: bytes, length: int | None) -> Answer:
+        """Send a request of version 2 through the pipeline."""
+        loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
         watcher: list[asyncio.Task[None]] = []
+        model, version = asked.names
         exchange = Exchange(
-            request.path_params["model"],
+            model,
             body,
-            header_length=header_length(headers, len(body)),
-            request_id=identifier,
-            started_s=started_s,
-            deadline_s=started_s + patience_s,
+            header_length=length,
+            request_id=asked.identifier,
+            started_s=asked.started_s,
+            deadline_s=asked.deadline_s,
             deliver=lambda answer: None if answered.done() else answered.set_result(answer),
-            on_old=lambda: watcher.append(loop.create_task(_until_gone(request, answered))),
+            on_old=lambda: watcher.append(loop.create_task(_until_gone(asked.request, answered))),
         )
         try:
-            self._pipeline.begin(exchange, request.path_params.get("version"), headers)
-            answer = await answered
+            self._pipeline.begin(exchange, version, asked.headers)
+            return await answered
         finally:
             self._pipeline.abandon(exchange)
             for task in watcher:
                 task.cancel()
-        return self._answer(identifier, answer)
+
+    async def _body_in_time(self, request: Request, patience_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._body(request)
+        except TimeoutError:
+            raise BodyTimeout("the body did not arrive within the request's deadline") from None
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.server.max_body_bytes
@@ -210,7 +227,7 @@ class DataPlane:
         ]
         return response
 
-    def _json(self, request: Request, plain: Mapping[str, object], status: int = 200) -> Response:
+    def _json(self, request: Request, plain: object, status: int = 200) -> Response:
         identifier = request.scope.get("turnout.request_id") or request_id(dict(request.scope["headers"]), self._ids)
         return self._answer(identifier, Answer(status, orjson.dumps(plain)))
 
@@ -226,7 +243,7 @@ class DataPlane:
     async def _http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         sentence = {
-            404: "there is no such path: the protocol's are below /v2",
+            404: "there is no such path: the protocol's are below /v2 and /v1",
             405: f"this path does not take {request.method}",
         }.get(error.status_code, error.detail)
         response = self._json(request, {"error": sentence}, error.status_code)
@@ -238,6 +255,29 @@ class DataPlane:
         log.error("a request crashed", exc_info=error, extra={"path": request.url.path})
         identifier = request.scope.get("turnout.request_id", "")
         return self._answer(identifier, Answer(500, error_body("internal error of the gateway")))
+
+
+class _Asked:
+    """A request of a client whose body has arrived."""
+
+    __slots__ = ("deadline_s", "headers", "identifier", "request", "started_s")
+
+    def __init__(
+        self, request: Request, headers: dict[bytes, bytes], identifier: str, started_s: float, deadline_s: float
+    ) -> None:
+        self.request = request
+        self.headers = headers
+        self.identifier = identifier
+        self.started_s = started_s
+        self.deadline_s = deadline_s
+
+    @property
+    def names(self) -> tuple[str, str | None]:
+        """Model, and the version that is pinned."""
+        return self.request.path_params["model"], self.request.path_params.get("version")
+
+
+Ask = Callable[[_Asked, bytes], Awaitable[Answer]]
 
 
 async def _nobody(_request: Request, _error: Exception) -> Response:

@@ -6,7 +6,6 @@ from typing import Any
 import orjson
 
 from gateway.backends.base import Reply
-from gateway.errors import BadRequest
 from gateway.protocol.request import ALLOW_NAN, InferRequest, read_request
 from gateway.runtime.arms import Arm, Header
 from gateway.runtime.compile import CompiledRoute
@@ -131,9 +130,7 @@ class Exchange:
             BadRequest: It is no inference request.
         """
         if self._request is None:
-            if self.header_length is not None:
-                raise BadRequest("the body holds binary tensor data: versions in process take JSON data only")
-            self._request = read_request(self.body)
+            self._request = read_request(self.body, self.header_length)
         return self._request
 
     @property
@@ -156,6 +153,10 @@ class Exchange:
             return False
         parameters = self._head().get("parameters")
         return isinstance(parameters, dict) and parameters.get("sequence_id", 0) not in (0, "")
+
+    def asks_for_classes(self) -> bool:
+        """Whether an output is to be answered as classes, which are not what the version's metadata promises."""
+        return b'"classification"' in self.body
 
     def wanted(self) -> tuple[list[str] | None, bool]:
         """Outputs that the client named (``None``: all), and whether NaN may go out in JSON."""

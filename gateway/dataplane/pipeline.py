@@ -154,7 +154,7 @@ class Pipeline:
         now_s = self._clock()
         exchange.arm = arm
         if not arm.slot.is_ready:
-            sentence = f"version {arm.version!r} of {arm.model!r} is not ready: {arm.slot.backend.reason}"
+            sentence = not_ready(arm)
             error = VersionNotReady(sentence)
             exchange.stable_evidence = False
             self._replied(exchange, Reply(Kind.UNREACHABLE, status_of(error), error_body(sentence), detail=sentence))
@@ -273,7 +273,7 @@ def _attempt_deadline_s(exchange: Exchange, now_s: float) -> float:
 def _checked(exchange: Exchange, arm: Arm, reply: Reply) -> Reply:
     """Hold a remote version's answer against its promises."""
     signature = arm.slot.backend.signature
-    if signature is None:
+    if signature is None or exchange.asks_for_classes():
         return reply
     requested, nan_ok = exchange.wanted()
     problem = check_answer(reply.body, reply.header_length, signature, requested=requested, nan_ok=nan_ok)
@@ -298,6 +298,11 @@ def _cookie(header: bytes, name: bytes) -> bytes | None:
         if found == name:
             return value.strip()
     return None
+
+
+def not_ready(arm: Arm) -> str:
+    """Sentence for a version that cannot answer."""
+    return f"version {arm.version!r} of {arm.model!r} is not ready: {arm.slot.backend.public_reason}"
 
 
 def unrouted(snapshot: Snapshot, model: str) -> str:

@@ -1,7 +1,6 @@
 """Whether an answer is what its version promises: names, datatypes, shapes, counts, values."""
 
 import json
-import struct
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -9,9 +8,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.protocol.shapes import ELEMENT_BYTES, MAX_ELEMENTS, MAX_RANK, Signature, TensorSpec, element_count
+from gateway.protocol.shapes import ELEMENT_BYTES, LENGTH, MAX_ELEMENTS, MAX_RANK, Signature, TensorSpec, element_count
 
-_LENGTH = struct.Struct("<I")  # before each element of BYTES in binary form
 _JSON_TYPES: dict[str, frozenset[type]] = {
     "BOOL": frozenset({bool}),
     "BYTES": frozenset({str}),
@@ -160,8 +158,8 @@ def _check_binary(body: bytes, at: int, size: int, spec: TensorSpec, shape: list
 def _strings_in(body: bytes, at: int, end: int, at_most: int) -> int:
     """How many length-prefixed strings fill ``body[at:end]``; -1 when they do not fill it exactly."""
     count = 0
-    while at + _LENGTH.size <= end and count < at_most:
-        at += _LENGTH.size + _LENGTH.unpack_from(body, at)[0]
+    while at + LENGTH.size <= end and count < at_most:
+        at += LENGTH.size + LENGTH.unpack_from(body, at)[0]
         count += 1
     return count if at == end else -1
 

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from struct import Struct
+from typing import Any
+
+import numpy as np
 
 # Bytes of one element; BYTES is variable and has none.
 ELEMENT_BYTES: dict[str, int | None] = {
@@ -21,6 +25,24 @@ ELEMENT_BYTES: dict[str, int | None] = {
     "BYTES": None,
 }
 
+# In memory.
+DTYPES: dict[str, Any] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+    "BYTES": np.object_,
+}
+
+LENGTH = Struct("<I")  # before each element of BYTES in binary form
 MAX_RANK = 32
 MAX_ELEMENTS = 1 << 31  # bounds the product before anything is allocated
 

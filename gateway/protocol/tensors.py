@@ -1,40 +1,18 @@
-"""Tensors between the protocol's JSON and numpy, bound to a version's signature."""
+"""Inputs: tensors of a request as numpy arrays, bound to a version's signature."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from gateway.errors import BadRequest
+from gateway.protocol.binary import raw_input, read_binary
 from gateway.protocol.request import InferRequest, InputTensor
-from gateway.protocol.shapes import Signature, TensorSpec, element_count
+from gateway.protocol.shapes import DTYPES, Signature, TensorSpec, element_count
 
 Array = NDArray[Any]
-
-DTYPES: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-    "BYTES": np.object_,
-}
-
-
-class NotFinite(Exception):
-    """An output holds NaN or an infinity, which JSON cannot say."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"output {name!r} holds NaN or an infinity, which JSON cannot carry")
 
 
 def bind(request: InferRequest, signature: Signature, dims: Mapping[str, Sequence[str | int]]) -> dict[str, Array]:
@@ -46,20 +24,51 @@ def bind(request: InferRequest, signature: Signature, dims: Mapping[str, Sequenc
         dims: By input, the names or sizes of its dimensions; equal names must have equal sizes.
 
     Raises:
-        BadRequest: Missing, extra or misfitting inputs, or an unknown output.
+        BadRequest: Missing, extra or misfitting inputs, or outputs that there are not or that cannot be had so.
     """
+    inputs = request.inputs if request.raw is None else _raw(request.raw, signature)
     expected = {spec.name: spec for spec in signature.inputs}
-    if missing := [name for name in expected if name not in request.inputs]:
+    if missing := [name for name in expected if name not in inputs]:
         raise BadRequest(f"input {missing[0]!r} is missing; expected are {_listed(expected)}")
-    if extra := [name for name in request.inputs if name not in expected]:
+    if extra := [name for name in inputs if name not in expected]:
         raise BadRequest(f"input {extra[0]!r} is unknown; expected are {_listed(expected)}")
-    if request.outputs is not None:
-        known = [spec.name for spec in signature.outputs]
-        if unknown := [name for name in request.outputs if name not in known]:
-            raise BadRequest(f"output {unknown[0]!r} is unknown; there are {_listed(known)}")
-    arrays = {name: _array(request.inputs[name], spec) for name, spec in expected.items()}
+    for spec in wanted_outputs(request, signature):
+        _check_wanted(request, spec)
+    arrays = {name: _array(inputs[name], spec) for name, spec in expected.items()}
     _check_named_sizes(arrays, dims)
     return arrays
+
+
+def wanted_outputs(request: InferRequest, signature: Signature) -> Sequence[TensorSpec]:
+    """The outputs that go out, in order.
+
+    Raises:
+        BadRequest: One that the version does not have.
+    """
+    if request.outputs is None:
+        return signature.outputs
+    known = {spec.name: spec for spec in signature.outputs}
+    if unknown := [name for name in request.outputs if name not in known]:
+        raise BadRequest(f"output {unknown[0]!r} is unknown; there are {_listed(known)}")
+    return tuple(known[name] for name in request.outputs)
+
+
+def _check_wanted(request: InferRequest, spec: TensorSpec) -> None:
+    if request.classes(spec.name):
+        if len(spec.shape) < 2 or spec.datatype in {"BYTES", "BOOL"}:
+            raise BadRequest(f"output {spec.name!r} cannot be classified: it holds no row of numbers for each instance")
+    elif spec.datatype == "FP16" and not request.is_binary(spec.name):
+        raise BadRequest(
+            f'output {spec.name!r} is FP16, which has no JSON form: ask for it with `"binary_data": true`'
+            ", or name other outputs"
+        )
+
+
+def _raw(body: memoryview, signature: Signature) -> dict[str, InputTensor]:
+    if len(signature.inputs) != 1:
+        raise BadRequest(f"a raw request carries one input, expected are {_listed(s.name for s in signature.inputs)}")
+    tensor = raw_input(body, signature.inputs[0])
+    return {tensor.name: tensor}
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -84,30 +93,43 @@ def _array(tensor: InputTensor, spec: TensorSpec) -> Array:
         raise BadRequest(
             f"input {tensor.name!r} has shape {list(tensor.shape)}, {list(spec.shape)} is expected (-1: any size)"
         )
-    array = _strings(tensor) if tensor.datatype == "BYTES" else _numbers(tensor)
+    if type(tensor.data) is memoryview:
+        array = read_binary(tensor)
+    else:
+        array = _strings(tensor) if tensor.datatype == "BYTES" else _numbers(tensor)
     return array.reshape(tensor.shape)
 
 
-def _flat(data: Any) -> Iterator[Any]:
-    if isinstance(data, list):
-        for item in data:
-            yield from _flat(item)
-    else:
-        yield data
+def flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """Elements in row-major order, from data that is flat or nested exactly as ``shape`` says.
+
+    Raises:
+        ValueError: It is neither; the text says what is wrong.
+    """
+    if len(shape) > 1 and data and type(data[0]) is list:
+        level = data
+        for depth, below in enumerate(shape[1:], 1):
+            is_even = len(level) == element_count(shape[:depth]) and {type(row) for row in level} == {list}
+            if not is_even or {len(row) for row in level} != {below}:
+                raise ValueError("is nested unevenly, or not as its shape says")
+            level = list(chain.from_iterable(level))
+        return level
+    if len(data) != element_count(shape):
+        raise ValueError(f"holds {len(data)} elements, its shape asks for {element_count(shape)}")
+    return data
 
 
 def _strings(tensor: InputTensor) -> Array:
-    data = tensor.data
-    if not isinstance(data, list):
+    if not isinstance(tensor.data, list):
         raise BadRequest(f"`data` of input {tensor.name!r} is not a list")
-    flat = data if not data or not isinstance(data[0], list) else list(_flat(data))
-    count = element_count(tensor.shape)
-    if len(flat) != count:
-        raise BadRequest(f"input {tensor.name!r} holds {len(flat)} elements, its shape asks for {count}")
-    if not all(type(item) is str for item in flat):
+    try:
+        strings = flat(tensor.data, tensor.shape)
+    except ValueError as problem:
+        raise BadRequest(f"input {tensor.name!r} {problem}") from None
+    if {type(item) for item in strings} - {str}:
         raise BadRequest(f"input {tensor.name!r} is BYTES and holds something that is not a string")
-    out = np.empty(count, dtype=np.object_)
-    out[:] = flat
+    out = np.empty(len(strings), dtype=np.object_)
+    out[:] = strings
     return out
 
 
@@ -127,12 +149,24 @@ def _numbers(tensor: InputTensor) -> Array:
     dtype = np.dtype(DTYPES[tensor.datatype])
     if count == 0:
         return np.empty(0, dtype)
+    if dtype.kind == "u" and found.dtype.kind == "f":  # what numpy makes of 1 beside 2**63
+        found = _exact(data, found, tensor)
     _check_kind(found, dtype, tensor)
     with np.errstate(over="ignore"):
         cast = found.astype(dtype)
     if dtype.kind == "f" and not np.isfinite(cast).all():
         raise BadRequest(f"input {name!r} holds a number too large for {tensor.datatype}")
     return cast
+
+
+def _exact(data: list[Any], found: Array, tensor: InputTensor) -> Array:
+    elements = data if found.ndim == 1 else flat(data, tensor.shape)
+    if {type(item) for item in elements} != {int}:
+        return found
+    try:
+        return np.array(elements, np.uint64)
+    except OverflowError:
+        raise BadRequest(f"input {tensor.name!r} holds a number that does not fit {tensor.datatype}") from None
 
 
 def _check_kind(found: Array, dtype: np.dtype[Any], tensor: InputTensor) -> None:
@@ -144,51 +178,3 @@ def _check_kind(found: Array, dtype: np.dtype[Any], tensor: InputTensor) -> None
         limits = np.iinfo(dtype)
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
             raise BadRequest(f"input {tensor.name!r} holds a number that does not fit {tensor.datatype}")
-
-
-def write_answer(
-    head: bytes, request_id: str | None, outputs: Sequence[tuple[TensorSpec, Array]], *, allow_nan: bool
-) -> bytes:
-    """The answer's JSON.
-
-    Args:
-        head: ``{"model_name":"…","model_version":"…"``, prepared, without the closing brace.
-        request_id: The client's ``id``.
-        outputs: What goes out, in order, each with its promise.
-        allow_nan: Spell NaN and infinities as ``NaN``, ``Infinity``, ``-Infinity``.
-
-    Raises:
-        NotFinite: A NaN or an infinity, and ``allow_nan`` is false.
-    """
-    parts = [head]
-    if request_id is not None:
-        parts += [b',"id":', orjson.dumps(request_id)]
-    parts.append(b',"outputs":[')
-    for index, (spec, array) in enumerate(outputs):
-        parts.append(b"," if index else b"")
-        described = orjson.dumps({"name": spec.name, "datatype": spec.datatype, "shape": list(array.shape)})
-        parts += [described[:-1], b',"data":', _data(spec, array, allow_nan=allow_nan), b"}"]
-    parts.append(b"]}")
-    return b"".join(parts)
-
-
-def _data(spec: TensorSpec, array: Array, *, allow_nan: bool) -> bytes:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        if not allow_nan:
-            raise NotFinite(spec.name)
-        return b"[" + b",".join(_number(value) for value in array.ravel()) + b"]"
-    if array.dtype.kind in "OU":
-        return orjson.dumps([_text(value) for value in array.ravel().tolist()])
-    return orjson.dumps(np.ascontiguousarray(array).ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _number(value: Any) -> bytes:
-    if np.isnan(value):
-        return b"NaN"
-    if np.isinf(value):
-        return b"Infinity" if value > 0 else b"-Infinity"
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -271,6 +272,67 @@ def test_enforce_false_reports_and_never_acts(
     assert not rig.is_latched()
 
 
+def test_a_guard_that_only_reported_acts_once_it_is_told_to(
+    gateway: GatewayProcess, stable: FaultBackend, canary: FaultBackend
+) -> None:
+    rig = Rig(gateway, stable, canary, 50, enforce=False)
+    canary.set("error_500")
+    rig.storm(40)
+    assert rig.arm()["would_have_flipped"]
+    assert gateway.edit(rig.model, {"enforce": True}).status == 200
+    rig.storm(40)
+    assert rig.latch()
+
+
+def test_a_caller_with_short_deadlines_neither_flips_a_healthy_canary_nor_blinds_its_guard(
+    gateway: GatewayProcess, stable: FaultBackend, canary: FaultBackend
+) -> None:
+    rig = Rig(gateway, stable, canary, 50)
+    stable.set("ok", delay_ms=40)
+    canary.set("ok", delay_ms=40)
+    for patience_ms in ("5", "30", "60", "90"):
+        rig.storm(30, clients=4, x_request_timeout_ms=patience_ms)
+    assert rig.counters()["outcomes"]["timeout"] > 10
+    assert rig.counters()["charged"] == 0
+    assert not rig.is_latched()
+    canary.set("error_500")
+    assert statuses(rig.storm(40)) == {200: 40}
+    assert rig.latch()["evidence"]["counters"]["charged"] <= MAX_CHARGED
+
+
+def test_a_canary_promoted_while_its_failures_are_in_flight_is_not_left_lowered(
+    gateway: GatewayProcess, stable: FaultBackend, canary: FaultBackend
+) -> None:
+    rig = Rig(gateway, stable, canary, 50)
+    canary.set("error_500", delay_ms=600)
+    background = threading.Thread(target=lambda: rig.storm(24, clients=24))
+    background.start()
+    eventually(lambda: rig.counters()["in_flight"] > 5)
+    half = [{"version": "1", "weight": 50}, {"version": "2", "weight": 50}]
+    assert gateway.edit(rig.model, {"stable": "2"}).status == 200
+    background.join()
+    canary.set("ok")
+    assert gateway.edit(rig.model, {"stable": "1", "variants": half}).status == 200
+    eventually(lambda: "canary" in {answer.role for answer in rig.storm(20)}, 5, "canary answers")
+
+
+def test_a_body_that_breaks_the_gateways_own_code_leaves_nothing_behind(
+    gateway: GatewayProcess, stable: FaultBackend, canary: FaultBackend
+) -> None:
+    rig = Rig(gateway, stable, canary, 50)
+    with gateway.client() as client:
+        for value in ([], {}, [1], {"a": 1}):
+            poisoned = {**BODY, "parameters": {"sequence_id": value}}
+            assert client.infer(rig.model, poisoned, x_request_timeout_ms="300").status in {200, 400}
+    stable.set("never")
+    canary.set("never")
+    answers = rig.storm(6, clients=6, x_request_timeout_ms="300")
+    assert statuses(answers) == {504: 6}
+    assert max(answer.seconds for answer in answers) < 0.6
+    with gateway.admin() as admin:
+        assert admin.send("GET", "/admin/v1/status").json()["in_work"] == 0
+
+
 def test_a_breach_that_stable_shares_keeps_the_weights_and_raises_an_alarm(
     gateway: GatewayProcess, stable: FaultBackend, canary: FaultBackend
 ) -> None:
@@ -298,7 +360,9 @@ def test_a_canary_that_refuses_connections_is_not_ready_and_comes_back_without_a
         assert rig.counters()["charged"] == 0
         assert any("not ready" in warning for warning in gateway.status(rig.model)["warnings"])
         with gateway.client() as client:
-            assert client.send("GET", f"/v2/models/{rig.model}/versions/2/ready").status == 503
+            ready = client.send("GET", f"/v2/models/{rig.model}/versions/2/ready")
+            assert ready.status == 503
+            assert "127.0.0.1" not in ready.json()["error"], "clients learn nothing about addresses"
         other.start()
         eventually(lambda: rig.arm()["state"] == "ready", 5, "the probe to bring it back")
         eventually(lambda: "canary" in {answer.role for answer in rig.storm(20)}, 5, "canary answers")

@@ -84,8 +84,13 @@ def test_requests_beyond_drain_s_are_given_up_and_the_exit_is_clean(tmp_path: Pa
             eventually(lambda: backend.counts()["in_flight"] == 1)
             begin = time.monotonic()
             gateway.signal(signal.SIGTERM)
+            answer = connection.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"x-request-id: " in answer
+            assert b'{"error":"the gateway is stopping' in answer
             assert gateway.wait() == 0
             assert time.monotonic() - begin < 4
+        assert "Traceback" not in gateway.errors.read_text()
 
 
 def test_a_restart_keeps_the_table_and_its_latches(tmp_path: Path) -> None:
@@ -160,6 +165,7 @@ def test_more_than_one_worker_is_refused(tmp_path: Path) -> None:
         ("store: {url: 'mysql://x'}", "store.url is memory:"),
         ("routes: {dir: nowhere}", "no folder"),
         ("[", "no valid YAML"),
+        ("server: {listen: '127.0.0.1:99999'}", "no port 99999"),
     ],
 )
 def test_bad_settings_are_refused_with_every_problem(tmp_path: Path, settings: str, words: str) -> None:
@@ -177,6 +183,9 @@ def test_a_misspelled_variable_is_refused(tmp_path: Path) -> None:
     refused = run(tmp_path, "serve", env={"TURNOUT_SERVR__LISTEN": "127.0.0.1:0"})
     assert refused.returncode == 1
     assert "TURNOUT_SERVR__LISTEN is no setting" in refused.stderr
+    refused = run(tmp_path, "serve", env={"TURNOUT_BACKENDS__ALLOW_HOSTS": "10.0.0.5"})
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:

@@ -147,6 +147,27 @@ def test_without_redis_and_without_a_copy_the_start_is_refused_in_one_sentence(
     assert "Traceback" not in replica.errors.read_text()
 
 
+def test_a_flushed_redis_gets_every_route_back(tmp_path: Path, redis: RedisServer) -> None:
+    (tmp_path / "a").mkdir()
+    names = [f"credit-{n}" for n in range(40)]
+    routes = [{**credit(), "model": name} for name in names]
+    settings = {"store": {"url": redis.url, "check_s": 0.05}}
+    with GatewayProcess(tmp_path / "a", routes=routes, settings=settings, models=None) as only, only.admin() as admin:
+
+        def held() -> list[str]:
+            answer = admin.send("GET", "/admin/v1/routes")
+            return [route["model"] for route in answer.json()] if answer.status == 200 else []
+
+        for _ in range(3):
+            redis.flush()
+            time.sleep(0.3)
+            assert eventually(lambda: len(held()) == len(names), 10, "all routes in the store")
+            assert only.edit(names[-1], {"enforce": bool(_ % 2)}).status == 200
+        kept = (tmp_path / "a/state/table.json").read_text()
+        assert all(f'"{name}"' in kept for name in names)
+        assert "Traceback" not in only.errors.read_text()
+
+
 def test_a_frozen_redis_stalls_nobody(tmp_path: Path, redis: RedisServer) -> None:
     with gateway(tmp_path / "a", redis, credit()) as only:
         redis.pause()

@@ -226,6 +226,11 @@ def test_the_same_model_agrees_and_a_swapped_one_does_not(gateway: GatewayProces
     assert (same["agree_share"], same["label_agree_share"]) == (1.0, 1.0)
     assert same["latency_ratio"]["count"] == 100
     assert all(output["max_abs"] == 0 for output in same["outputs"].values())
+    binary = {**BODY, "parameters": {"binary_data_output": True}}
+    answers = storm(gateway.data_port, lambda c, n: c.infer("credit", binary), requests=10, clients=1)
+    assert all("inference-header-content-length" in answer.headers for answer in answers)
+    same, swapped = rig.settled(110), rig.settled(110, index=1)
+    assert (same["compared"], same["agree_share"], same["results"]) == (110, 1.0, {"ok": 110})
     assert swapped["agree_share"] < 0.1
     assert swapped["label_agree_share"] < 0.1
     assert swapped["outputs"]["probabilities"]["max_abs"] > 0.5

@@ -326,6 +326,8 @@ def test_a_server_that_refuses_is_not_ready_until_the_probe_finds_it_again(fault
                 assert "127.0.0.1" not in json.loads(reply.body)["error"]
                 assert made.state is State.FAILED
                 assert "refused connections" in made.reason
+                assert faults.url in made.reason
+                assert "127.0.0.1" not in made.public_reason
             faults.set("ok")
             await until(lambda: made.state is State.READY)
             assert (await ask(made)).kind is Kind.OK

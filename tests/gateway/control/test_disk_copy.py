@@ -30,7 +30,18 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
     assert copy.read() == table
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"store_id": 1}', b"\xff", b'{"documents": {"a": [1]}}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"store_id": 1}',
+        b"\xff",
+        b'{"documents": {"a": [1]}}',
+        b'{"store_id": "", "documents": [], "lowers": []}',
+    ],
+)
 def test_a_damaged_copy_is_no_copy(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(damage)
     assert DiskCopy(tmp_path).read() is None

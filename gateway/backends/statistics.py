@@ -1,0 +1,77 @@
+"""What a version has done since it was opened, in the terms of the protocol's statistics extension."""
+
+import time
+from typing import Any
+
+NS = 1_000_000_000
+
+
+class Statistics:
+    """Counts and times of one version. Written by one loop, only ever grows.
+
+    Attributes:
+        rows: Instances answered; a request whose rows are not known counts as one.
+        executions: Runs of the model that were answered.
+        last_ms: Wall-clock time of the last answer, milliseconds; 0 before the first.
+    """
+
+    __slots__ = (
+        "executions",
+        "fail",
+        "fail_s",
+        "input_s",
+        "last_ms",
+        "output_s",
+        "queue_s",
+        "rows",
+        "run_s",
+        "whole_s",
+    )
+
+    def __init__(self) -> None:
+        self.rows = self.executions = self.fail = self.last_ms = 0
+        self.whole_s = self.fail_s = self.queue_s = self.input_s = self.run_s = self.output_s = 0.0
+
+    def answered(
+        self, whole_s: float, *, rows: int = 1, queue_s: float = 0.0, input_s: float = 0.0, output_s: float = 0.0
+    ) -> None:
+        """One attempt was answered; what is left of ``whole_s`` is the run's."""
+        self.rows += rows
+        self.executions += 1
+        self.whole_s += whole_s
+        self.queue_s += queue_s
+        self.input_s += input_s
+        self.output_s += output_s
+        self.run_s += whole_s - queue_s - input_s - output_s
+        self.last_ms = time.time_ns() // 1_000_000
+
+    def failed(self, whole_s: float) -> None:
+        """One attempt failed, or was given up."""
+        self.fail += 1
+        self.fail_s += whole_s
+
+    def as_json(self) -> dict[str, Any]:
+        """The extension's form."""
+        done = self.executions
+        return {
+            "last_inference": self.last_ms,
+            "inference_count": self.rows,
+            "execution_count": done,
+            "inference_stats": {
+                "success": _duration(done, self.whole_s),
+                "fail": _duration(self.fail, self.fail_s),
+                "queue": _duration(done, self.queue_s),
+                "compute_input": _duration(done, self.input_s),
+                "compute_infer": _duration(done, self.run_s),
+                "compute_output": _duration(done, self.output_s),
+                "cache_hit": _duration(0, 0.0),
+                "cache_miss": _duration(0, 0.0),
+            },
+            "response_stats": {},
+            "batch_stats": [],
+            "memory_usage": [],
+        }
+
+
+def _duration(count: int, seconds: float) -> dict[str, int]:
+    return {"count": count, "ns": max(0, round(seconds * NS))}

@@ -1,0 +1,102 @@
+"""Tensors in the binary form of the protocol: little-endian, row-major, strings behind their lengths."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import BadRequest
+from gateway.protocol.request import InputTensor
+from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, LENGTH, TensorSpec, element_count
+
+Array = NDArray[Any]
+
+
+def read_binary(tensor: InputTensor) -> Array:
+    """The flat array of an input sent in binary form; its size was held against its shape when the request was read.
+
+    Numbers are a view of the body where their place in it is aligned for the processor, else one copy.
+
+    Raises:
+        BadRequest: Strings that do not fill the bytes or are no UTF-8; a BOOL that is neither 0 nor 1.
+    """
+    if tensor.datatype == "BYTES":
+        return _strings(tensor)
+    array = np.frombuffer(tensor.data, DTYPES[tensor.datatype])
+    if tensor.datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
+        raise BadRequest(f"input {tensor.name!r} is BOOL and holds a byte that is neither 0 nor 1")
+    return array if array.flags.aligned else array.copy()
+
+
+def _strings(tensor: InputTensor) -> Array:
+    view, count = tensor.data, element_count(tensor.shape)
+    size = len(view)
+    if count > size // LENGTH.size:  # before anything is allocated
+        raise _does_not_fill(tensor, count)
+    out = np.empty(count, dtype=np.object_)
+    at = 0
+    for index in range(count):
+        start = at + LENGTH.size
+        if start > size:
+            raise _does_not_fill(tensor, count)
+        at = start + LENGTH.unpack_from(view, start - LENGTH.size)[0]
+        if at > size:
+            raise _does_not_fill(tensor, count)
+        try:
+            out[index] = str(view[start:at], "utf-8")
+        except UnicodeDecodeError:
+            raise BadRequest(f"input {tensor.name!r}: element {index} is no UTF-8, which this version needs") from None
+    if at != size:
+        raise _does_not_fill(tensor, count)
+    return out
+
+
+def _does_not_fill(tensor: InputTensor, count: int) -> BadRequest:
+    return BadRequest(
+        f"input {tensor.name!r}: its {len(tensor.data)} bytes are not {count} strings, each behind its length"
+    )
+
+
+def raw_input(body: memoryview, spec: TensorSpec) -> InputTensor:
+    """The whole body as the one input of a version.
+
+    Raises:
+        BadRequest: The shape does not follow from the size.
+    """
+    if spec.shape.count(-1) > 1:
+        raise BadRequest(f"a raw request needs an input with at most one variable dimension, {spec.name!r} has more")
+    item_bytes = ELEMENT_BYTES[spec.datatype]
+    if item_bytes is None:
+        return _raw_string(body, spec)
+    fixed = element_count([size for size in spec.shape if size != -1]) * item_bytes
+    rows, rest = divmod(len(body), fixed) if fixed else (0, len(body))
+    shape = tuple(rows if size == -1 else size for size in spec.shape)
+    if rest or element_count(shape) * item_bytes != len(body):
+        raise BadRequest(
+            f"{len(body)} bytes are no {spec.datatype} input {spec.name!r} of shape {list(spec.shape)} (-1: any size)"
+        )
+    return InputTensor(spec.name, spec.datatype, shape, body)
+
+
+def _raw_string(body: memoryview, spec: TensorSpec) -> InputTensor:
+    """One string, the whole body, without a length in front of it."""
+    shape = tuple(1 if size == -1 else size for size in spec.shape)
+    if element_count(shape) != 1:
+        raise BadRequest(f"a raw request carries one string, input {spec.name!r} has shape {list(spec.shape)}")
+    try:
+        text = str(body, "utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest("the body of the raw request is no UTF-8, which this version needs") from None
+    return InputTensor(spec.name, spec.datatype, shape, [text])
+
+
+def write_binary(array: Array) -> list[bytes | memoryview]:
+    """The binary form of an output, in pieces."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.dtype.kind not in "OU":
+        return [flat.view(np.uint8).data] if flat.size else []
+    pieces: list[bytes | memoryview] = []
+    for value in flat.tolist():
+        text = value if isinstance(value, bytes) else str(value).encode()
+        pieces += [LENGTH.pack(len(text)), text]
+    return pieces
