@@ -1,11 +1,11 @@
-# make run | test | check | bench | lock
+# make run | test | test-tools | check | bench | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check bench lock clean
+.PHONY: run test test-tools check bench lock clean
 
 $(VENV)/run.stamp: requirements/run.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,7 +34,11 @@ check: $(VENV)/test.stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-test: check
+# A real Prometheus for the tests, where PATH has none.
+test-tools: $(VENV)/test.stamp
+	@$(BIN)/python -m tests.prometheus_server
+
+test: check test-tools
 	@$(BIN)/python -m pytest
 
 bench: $(VENV)/test.stamp
@@ -49,4 +53,4 @@ lock: $(VENV)/test.stamp
 	  --extra build --extra test pyproject.toml -o requirements/test.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .hypothesis

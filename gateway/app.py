@@ -1,23 +1,30 @@
 """The one place that builds concrete parts and joins them."""
 
 import asyncio
+import platform
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import onnxruntime
 from starlette.types import ASGIApp
 
+from gateway import __version__
 from gateway.admin.auth import ensure_token
 from gateway.admin.endpoints import admin_app
+from gateway.admin.refusals import RefusedLogins
+from gateway.admin.scrape import scrape_app
 from gateway.backends.base import Backend, State
 from gateway.backends.http import OipBackend
 from gateway.backends.onnx import OnnxBackend
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.control.disk_copy import DiskCopy
 from gateway.control.link import Link, Lowered
+from gateway.control.presence import make_replica_id
 from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
 from gateway.dataplane.comparison import Comparison
@@ -26,8 +33,23 @@ from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.sweeper import Sweeper
+from gateway.dataplane.tally import Tally
 from gateway.errors import CannotStart, InvalidSettings
+from gateway.metrics.block import shared_block
+from gateway.metrics.collector import Mirrored, Scraper
+from gateway.metrics.families import (
+    BUILD_INFO,
+    CONNECTIONS,
+    INFLIGHT,
+    LOGINS_REFUSED,
+    LOOP_LAG,
+    MIRROR,
+    MIRROR_PAIRS,
+)
+from gateway.metrics.ledger import Ledger
+from gateway.metrics.totals import Blocks, Samples
 from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.measured import measured_routes
 from gateway.runtime.snapshot import Runtime
 from gateway.runtime.status import route_status
 from gateway.settings import Settings, Token, read_yaml, split_address
@@ -47,6 +69,11 @@ class App:
     Attributes:
         data_app: ASGI application of the data plane.
         admin_app: ASGI application of the admin plane.
+        replica_id: Name of this process among those on the store.
+        draining: Set when the process is about to end: whatever streams or waits on the admin plane ends too.
+        metrics_app: ASGI application of ``/metrics`` alone.
+        connections: Counts open connections by listener; the server's.
+        mirrored: Counts of mirroring; the mirror's.
         token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
     """
 
@@ -65,7 +92,10 @@ class App:
         self.mirror = Mirror(
             Comparison(loop.call_soon_threadsafe), time.monotonic, loop.call_later, settings.mirror.max_queue_bytes
         )
-        self.pipeline = Pipeline(self.runtime, self.observer, self.mirror, time.monotonic)
+        block, reader = shared_block()
+        self._ledger = Ledger(block)
+        tally = Tally(self.runtime, self._ledger)
+        self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, time.monotonic)
         self._sweeper = Sweeper(
             self.pipeline,
             self.runtime,
@@ -76,12 +106,16 @@ class App:
             settings.guards.unready_flip_s,
         )
         self._repository = self._scan_repository()
-        self.sync = Sync(self.runtime, self.registry, self._repository, self.link.up, opaque=settings.headers.opaque)
+        self.sync = Sync(
+            self.runtime, self.registry, self._repository, self.link.up, self._ledger, opaque=settings.headers.opaque
+        )
         self.link.on_down = self.sync.receive
         try:
             self.store = store_from_url(settings.store_url)
         except ValueError as error:
             raise CannotStart(f"store.url: {error}") from None
+        self.replica_id = make_replica_id()
+        self.draining = asyncio.Event()
         keeps = self.store.kind != "memory"
         self.supervisor = Supervisor(
             self.store,
@@ -89,20 +123,34 @@ class App:
             DiskCopy(settings.state_dir if keeps else None),
             time.time,
             check_s=settings.store.check_s,
+            replica_id=self.replica_id,
         )
         self.data_plane = DataPlane(
-            settings, self.runtime, self.pipeline, lambda: not self.supervisor.is_store_reachable
+            settings, self.runtime, self.pipeline, tally, lambda: not self.supervisor.is_store_reachable
         )
+        self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None
+        self.connections: Callable[[], Mapping[str, int]] = dict
+        self.mirrored: Mirrored = self.mirror.counts
         self.data_app: ASGIApp = self.data_plane.app()
+        tokens, self._refused = self._tokens(), Counter[str]()
+        self.scraper = Scraper(Blocks([reader]), self.facts)
         self.admin_app: ASGIApp = admin_app(
             store=self.store,
-            tokens=self._tokens(),
+            tokens=tokens,
             check_route=lambda route: problems_of_backends(route, settings, own_ports),
             status=self.status,
             overview=self.overview,
-            metrics=None,
+            metrics=self.scraper.scrape,
             now=time.time,
+            replica_id=self.replica_id,
+            draining=self.draining,
+            refusals=self._refusals,
+            refused=self._refused,
+            metrics_are_open=settings.metrics.open,
+        )
+        self.metrics_app: ASGIApp = scrape_app(
+            tokens, self.scraper.scrape, self._refused, self._refusals, metrics_are_open=settings.metrics.open
         )
 
     async def start(self) -> None:
@@ -132,9 +180,11 @@ class App:
         """Say on every path that this process is about to end; end the work that no client waits for."""
         self.data_plane.is_draining = True
         self.mirror.drain()
+        self.draining.set()
 
     async def stop(self) -> None:
         """Leave the store, close the backends."""
+        await self._refusals.flushed()
         await self.supervisor.stop()
         self._sweeper.stop()
         self.mirror.stop()
@@ -164,6 +214,20 @@ class App:
             "loop_lag_ms": round(self.observer.lag_s * 1000, 3),
             **self.supervisor.overview(),
         }
+
+    async def facts(self) -> Samples:
+        """What is true now, for a scrape; lets go of the loop between routes."""
+        found: Samples = {
+            **await measured_routes(self.runtime.current),
+            **self.supervisor.samples(),
+            INFLIGHT.name: {(): len(self.pipeline.in_work)},
+            LOOP_LAG.name: {(): max(0.0, self.observer.lag_s)},
+            CONNECTIONS.name: {(listener,): count for listener, count in self.connections().items()},
+            LOGINS_REFUSED.name: {(why,): count for why, count in self._refused.items()},
+            BUILD_INFO.name: {(__version__, platform.python_version(), onnxruntime.__version__): 1},
+        }
+        found[MIRROR.name], found[MIRROR_PAIRS.name] = dict(self.mirrored.results), dict(self.mirrored.pairs)
+        return found
 
     def _breached(self, breach: Breach) -> None:
         self.link.up(Lowered(breach.model, breach.version, breach.epoch, breach.reason, breach.evidence))
@@ -212,7 +276,7 @@ class App:
                     version,
                     "pinned",
                     slot,
-                    Evidence(0, ()),
+                    Evidence(0, (), self._ledger.version(model, version)),
                     weight_ppm=0,
                     revision=None,
                     opaque=self._settings.headers.opaque,
@@ -229,7 +293,8 @@ def problems_of_backends(
     route: Route, settings: Settings, own_ports: Collection[int] = frozenset()
 ) -> Sequence[Problem]:
     """Backends of a route that this gateway must not call: hosts off the list, and its own addresses."""
-    own = {split_address(settings.server.listen)[1], split_address(settings.admin.listen)[1], *own_ports}
+    addresses = (settings.server.listen, settings.admin.listen, settings.metrics.listen)
+    own = {*own_ports, *(split_address(address)[1] for address in addresses if address is not None)}
     allowed = settings.backends.allow_hosts
     problems = []
     for version, spec in route.backends.items():

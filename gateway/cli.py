@@ -9,6 +9,7 @@ import click
 
 from gateway import __version__
 from gateway.app import App, problems_of_backends, read_seeds
+from gateway.commands.events import events
 from gateway.commands.routes import routes as routes_group
 from gateway.commands.status import status
 from gateway.errors import CannotStart, InvalidSettings
@@ -27,6 +28,7 @@ def main() -> None:
 
 main.add_command(routes_group)
 main.add_command(status)
+main.add_command(events)
 
 
 @main.command()
@@ -96,6 +98,8 @@ def _say_hello(settings: Settings, app: App, gateway: Gateway) -> None:
     routes = app.runtime.current.routes
     click.echo(f"turnout {__version__} serves {', '.join(sorted(routes)) or 'no route yet'}")
     click.echo(f"  data   {data}/v2")
+    if settings.metrics.listen is not None:
+        click.echo(f"  metrics http://{settings.metrics.listen.rpartition(':')[0]}:{gateway.metrics_port}/metrics")
     click.echo(f"  admin  {admin}/admin/v1/routes")
     if app.token_file is not None:
         click.echo(f"  token  in {app.token_file}")

@@ -1,13 +1,16 @@
-"""Runs a gateway: two listeners in one loop, one signal handler, one drain."""
+"""Runs a gateway: its listeners in one loop, one signal handler, one drain."""
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Literal
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.app import App
 from gateway.errors import CannotStart
@@ -20,6 +23,15 @@ BACKLOG = 2048
 STARTED_POLL_S = 0.005
 DRAIN_MARGIN_S = 2.0  # after drain_s everything is answered by us; uvicorn's own end of patience is never needed
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _AbortableProtocol(HttpToolsProtocol):
+    """Lets a long answer drop its connection: a reader that takes nothing would hold the process up for ever."""
+
+    def on_message_begin(self) -> None:
+        """One more request on the connection."""
+        super().on_message_begin()
+        self.scope["turnout.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
 
 class _Listener(uvicorn.Server):
@@ -50,12 +62,17 @@ def bind(address: str) -> socket.socket:
     return sock
 
 
+# The admin plane's streams must end when their readers do not; requests have deadlines.
+PROTOCOLS: Mapping[str, type[HttpToolsProtocol]] = {"admin": _AbortableProtocol}
+
+
 class Gateway:
     """One serving process.
 
     Attributes:
         data_port: Port of the data plane, once bound.
         admin_port: Port of the admin plane.
+        metrics_port: Port of the metrics alone, 0 when they have none.
     """
 
     def __init__(self, settings: Settings, seeds: Sequence[Route] = ()) -> None:
@@ -63,8 +80,8 @@ class Gateway:
         self._seeds = seeds
         self._draining = asyncio.Event()
         self._signals = 0
-        self._listeners: list[_Listener] = []
-        self.data_port = self.admin_port = 0
+        self._listeners: dict[str, _Listener] = {}
+        self.data_port = self.admin_port = self.metrics_port = 0
 
     async def serve(self, on_ready: Callable[[App], None] | None = None) -> None:
         """Serve until a signal or ``drain``.
@@ -73,27 +90,38 @@ class Gateway:
             CannotStart: An address is taken, or there is no table to serve from.
         """
         with contextlib.ExitStack() as sockets:
-            data = sockets.enter_context(bind(self._settings.server.listen))
-            admin = sockets.enter_context(bind(self._settings.admin.listen))
-            self.data_port, self.admin_port = data.getsockname()[1], admin.getsockname()[1]
-            app = App(self._settings, self._seeds, own_ports={self.data_port, self.admin_port})
-            self._listeners = [self._listener(app.data_app), self._listener(app.admin_app)]
+            bound = {
+                name: sockets.enter_context(bind(address))
+                for name, address in (
+                    ("data", self._settings.server.listen),
+                    ("admin", self._settings.admin.listen),
+                    ("metrics", self._settings.metrics.listen),
+                )
+                if address is not None
+            }
+            ports = {name: sock.getsockname()[1] for name, sock in bound.items()}
+            self.data_port, self.admin_port, self.metrics_port = ports["data"], ports["admin"], ports.get("metrics", 0)
+            app = App(self._settings, self._seeds, own_ports=set(ports.values()))
+            apps = {"data": app.data_app, "admin": app.admin_app, "metrics": app.metrics_app}
+            self._listeners = {name: self._listener(apps[name], PROTOCOLS.get(name, "httptools")) for name in bound}
+            app.connections = self._connections
             self._catch_signals()
             try:
                 await app.start()
                 async with asyncio.TaskGroup() as group:
-                    for listener, sock in zip(self._listeners, (data, admin), strict=True):
-                        group.create_task(listener.serve(sockets=[sock]))
+                    for name, listener in self._listeners.items():
+                        group.create_task(listener.serve(sockets=[bound[name]]))
                     group.create_task(self._drain_on_signal(app))
                     group.create_task(self._announce(app, on_ready))
             finally:
                 await app.stop()
 
     async def _announce(self, app: App, on_ready: Callable[[App], None] | None) -> None:
-        """Be ready once stable versions are loaded and both listeners accept, and say so."""
-        while not all(listener.started for listener in self._listeners):
+        """Be ready once stable versions are loaded and all listeners accept, and say so."""
+        while not all(listener.started for listener in self._listeners.values()):
             await asyncio.sleep(STARTED_POLL_S)
         await app.settle()
+        gc.freeze()  # what is there for good is not looked through again: that stops the loop for up to 0.1 s
         if on_ready is not None:
             on_ready(app)
 
@@ -102,12 +130,12 @@ class Gateway:
         self._draining.set()
 
     async def _drain_on_signal(self, app: App) -> None:
-        """Put both listeners into draining before either waits."""
+        """Put all listeners into draining before any waits."""
         await self._draining.wait()
         log.warning("draining", extra={"in_work": len(app.pipeline.in_work), "drain_s": self._settings.drain_s})
         app.drain()
         await asyncio.sleep(self._settings.server.drain_notice_ms / 1000)
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.should_exit = True
         asyncio.get_running_loop().call_later(self._settings.drain_s, app.pipeline.give_up)
 
@@ -117,19 +145,22 @@ class Gateway:
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
                 loop.add_signal_handler(number, self._signalled)
 
+    def _connections(self) -> dict[str, int]:
+        return {name: len(listener.server_state.connections) for name, listener in self._listeners.items()}
+
     def _signalled(self) -> None:
         """The first signal drains, the second does not wait for requests in work."""
         self._signals += 1
         self._draining.set()
         if self._signals > 1:
-            for listener in self._listeners:
+            for listener in self._listeners.values():
                 listener.should_exit = listener.force_exit = True
 
-    def _listener(self, app: object) -> _Listener:
+    def _listener(self, app: object, http: Literal["httptools"] | type[HttpToolsProtocol]) -> _Listener:
         return _Listener(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
-                http="httptools",
+                http=http,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -82,6 +82,18 @@ class Admin(Section):
     insecure: bool = False
 
 
+class Metrics(Section):
+    """Metrics; ``/metrics`` is on the admin plane in any case.
+
+    Attributes:
+        listen: ``host:port`` of one more listener that has ``/metrics`` and nothing else.
+        open: Whether ``/metrics`` needs no token, on either.
+    """
+
+    listen: Address | None = None
+    open: bool = False
+
+
 class Store(Section):
     """Where documents are kept.
 
@@ -160,6 +172,7 @@ class Settings(BaseSettings):
 
     server: Server = Server()
     admin: Admin = Admin()
+    metrics: Metrics = Metrics()
     store: Store = Store()
     models: Directory = Directory()
     routes: Directory = Directory()
@@ -299,6 +312,7 @@ def _across(settings: Settings) -> list[Problem]:
             f"{admin[0]} is reachable from outside: put TLS in front and set admin.insecure: true, or use 127.0.0.1"
         )
         problems.append(Problem("/admin/listen", "insecure", message))
+    problems += _of_metrics(settings)
     if settings.deadline.default_ms > settings.deadline.max_ms:
         problems.append(Problem("/deadline/default_ms", "range", "the default deadline is beyond deadline.max_ms"))
     if not settings.admin.tokens and not settings.is_embedded:
@@ -308,3 +322,18 @@ def _across(settings: Settings) -> list[Problem]:
         message = "store.url is memory:, sqlite:///PATH or redis://host:port"
         problems.append(Problem("/store/url", "url", message))
     return problems
+
+
+def _of_metrics(settings: Settings) -> Iterator[Problem]:
+    if settings.metrics.listen is None:
+        return
+    address = split_address(settings.metrics.listen)
+    taken = {split_address(settings.server.listen), split_address(settings.admin.listen)}
+    if address in taken and address[1] != 0:
+        yield Problem("/metrics/listen", "listen", "metrics have an address of their own, or none")
+    if not is_loopback(address[0]) and not settings.metrics.open and not settings.admin.insecure:
+        message = (
+            f"{address[0]} is reachable from outside, and tokens would cross the network in the clear: set "
+            "metrics.open: true to need none, or admin.insecure: true with TLS in front"
+        )
+        yield Problem("/metrics/listen", "insecure", message)

@@ -110,7 +110,7 @@ class GatewayProcess:
         self.config.write_text(yaml.safe_dump(plain))
         self.output: list[str] = []
         self.errors = folder / "errors.log"
-        self.data_port = self.admin_port = 0
+        self.data_port = self.admin_port = self.metrics_port = 0
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> "GatewayProcess":
@@ -140,7 +140,7 @@ class GatewayProcess:
             if not line:
                 raise AssertionError(f"the gateway did not start: {self.errors.read_text()[-2000:]}")
             self.output.append(line)
-            if match := re.search(r"(data|admin) +http://[^:]+:(\d+)/", line):
+            if match := re.search(r"(data|admin|metrics) +http://[^:]+:(\d+)/", line):
                 setattr(self, f"{match[1]}_port", int(match[2]))
         return self
 

@@ -15,13 +15,15 @@ from starlette.routing import Route as Path_
 from gateway.admin import endpoints as admin
 from gateway.cli import main
 from gateway.dataplane.endpoints import DataPlane
+from gateway.metrics.families import FAMILIES
 from gateway.settings import Settings, Token
+from routing.analysis.outcome import Kind
 from routing.parse import parse_route
 from routing.table import Route
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-SKIPPED = {".venv", ".git", ".turnout", "node_modules"}
+SKIPPED = {".venv", ".tools", ".git", ".turnout", "node_modules"}
 PAGES = sorted(p for p in ROOT.rglob("*.md") if not SKIPPED & set(p.relative_to(ROOT).parts))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -79,11 +81,11 @@ def test_no_setting_is_documented_that_is_not_there() -> None:
 
 def test_every_admin_path_is_documented() -> None:
     anything = SimpleNamespace()
-    for room in ("routes", "verbs", "history", "views"):
+    for room in ("routes", "verbs", "history", "places", "events", "audit", "views"):
         setattr(anything, room, _Anything())
     page = (REFERENCE / "admin.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
-    for path in admin.admin_paths(anything.routes, anything.verbs, anything.history, anything.views):
+    for path in admin.admin_paths(*vars(anything).values()):
         short = path.path.removeprefix(admin.PREFIX).replace("{model}", "{m}")
         for method in (path.methods or set()) - {"HEAD"}:
             assert any(re.match(rf"\| `{method} {re.escape(short)}[`? ]", row) for row in rows), f"{method} {short}"
@@ -115,7 +117,7 @@ def test_no_command_is_documented_that_is_not_there() -> None:
 
 
 def test_every_path_of_the_data_plane_is_documented() -> None:
-    plane = DataPlane(Settings(), _Anything(), _Anything(), lambda: False)  # type: ignore[arg-type]
+    plane = DataPlane(Settings(), _Anything(), _Anything(), _Anything(), lambda: False)  # type: ignore[arg-type]
     page = (REFERENCE / "protocol.md").read_text()
     for path in plane.app().routes:
         assert isinstance(path, Path_)
@@ -156,6 +158,20 @@ def test_examples_of_routes_are_valid(text: str) -> None:
 
 def test_there_are_examples() -> None:
     assert len(list(examples())) >= 3
+
+
+def test_every_metric_is_documented_as_it_is() -> None:
+    page = (REFERENCE / "metrics.md").read_text()
+    documented = [line for line in page.splitlines() if line.startswith("| `turnout_")]
+    assert documented == [
+        f"| `{f.name}` | {f.kind} | {', '.join(f'`{label}`' for label in f.labels)} | {f.text} |"
+        for f in FAMILIES.values()
+    ]
+    free = {"model", "version", "python", "onnxruntime"}
+    for label in {label for f in FAMILIES.values() for label in f.labels} - free:
+        assert f"\n| `{label}` |" in page, label
+    for outcome in (kind.value for kind in Kind):
+        assert f"`{outcome}`" in page
 
 
 def test_the_roles_are_documented() -> None:

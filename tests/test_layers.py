@@ -16,7 +16,7 @@ ROUTING = [
     ["rollout.types"],
     ["document"],
     ["split", "rollout", "lifecycle"],
-    ["parse", "edit", "explain", "codec"],
+    ["parse", "edit", "explain", "whatif", "codec"],
     ["store"],
 ]
 GATEWAY = [

@@ -8,8 +8,9 @@ import re
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 from starlette.datastructures import Headers
@@ -23,6 +24,7 @@ log = logging.getLogger("turnout.admin")
 
 RANK = {"viewer": 0, "operator": 1, "admin": 2}
 READING = frozenset({"GET", "HEAD"})
+METRICS_PATH = "/metrics"
 BEARER = re.compile(r"bearer +([\x21-\x7e]{1,1024})", re.IGNORECASE)
 # The only spelling that reaches an endpoint: no escape, no empty or dotted segment, no slash at the end.
 CANONICAL = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
@@ -31,6 +33,7 @@ MIN_SECRET_CHARS = 32
 MAX_SECRET_CHARS = 1024
 SECRET = re.compile(rf"[\x21-\x7e]{{{MIN_SECRET_CHARS},{MAX_SECRET_CHARS}}}")
 LOGGED_PATH_CHARS = 200
+NOBODY = "nobody"
 
 
 class Authoriser:
@@ -43,12 +46,24 @@ class Authoriser:
         app: What is protected; finds the principal's name in ``scope["turnout.actor"]``.
         tokens: Who may come in.
         refused: Refusals are counted here, by why: ``missing``, ``malformed``, ``unknown`` or ``role``.
+        keep: Is told of each refusal, without its token.
+        metrics_are_open: Anybody may read ``/metrics``, and only that.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Sequence[Token], refused: Counter[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Sequence[Token],
+        refused: Counter[str],
+        keep: Callable[[Mapping[str, Any]], None],
+        *,
+        metrics_are_open: bool = False,
+    ) -> None:
         self._app = app
         self._tokens = tuple(tokens)
         self._refused = refused
+        self._keep = keep
+        self._metrics_are_open = metrics_are_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection as ASGI says."""
@@ -60,6 +75,9 @@ class Authoriser:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _authorise(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._metrics_are_open and _reads_metrics(scope):
+            await self._app({**scope, "turnout.actor": NOBODY}, receive, send)
+            return
         token, why = self._principal(Headers(scope=scope).getlist("authorization"))
         if token is None:
             self._count(scope, why)
@@ -102,12 +120,17 @@ class Authoriser:
             "request_id": scope.get("turnout.request_id"),
         }
         log.warning("log-in refused", extra=details)
+        self._keep(details)
 
 
 def is_canonical(scope: Scope) -> bool:
     """Whether the request's path is spelled in the one way that reaches an endpoint."""
     path, raw = scope["path"], scope.get("raw_path")
     return CANONICAL.fullmatch(path) is not None and (raw is None or raw == path.encode())
+
+
+def _reads_metrics(scope: Scope) -> bool:
+    return scope["method"] in READING and scope["path"] == METRICS_PATH and is_canonical(scope)
 
 
 def _unauthorised() -> Response:

@@ -37,7 +37,7 @@ class VerbBody(Body):
 class RestoreBody(Body):
     """Body of ``restore``: which revision's route comes back, and why."""
 
-    revision: Annotated[int, Field(strict=True, ge=1)]
+    revision: Annotated[int, Field(strict=True, ge=1, le=LARGEST_NUMBER)]
     reason: Reason
 
 

@@ -33,6 +33,7 @@ class Wish:
         reason: Why; may be empty.
         is_dry: Do everything but the write.
         retries: Lost races to take up again.
+        wait_s: How long to wait for replicas; None: not at all.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Wish:
     reason: str
     is_dry: bool
     retries: int = 0
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

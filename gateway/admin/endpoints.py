@@ -1,5 +1,7 @@
 """The admin plane as one ASGI app: every path, behind one gate."""
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -11,10 +13,16 @@ from starlette.routing import Route as Path
 from starlette.types import ASGIApp
 
 from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
-from gateway.admin.auth import Authoriser
+from gateway.admin.audit import AuditEndpoints
+from gateway.admin.auth import METRICS_PATH, Authoriser
 from gateway.admin.changes import Changes
 from gateway.admin.edge import Edge
+from gateway.admin.events import EventEndpoints
+from gateway.admin.feed import Feed
 from gateway.admin.history import HistoryEndpoints
+from gateway.admin.places import PlaceEndpoints
+from gateway.admin.refusals import RefusedLogins
+from gateway.admin.replicas import Replicas
 from gateway.admin.routes import RouteEndpoints
 from gateway.admin.verbs import VerbEndpoints
 from gateway.admin.views import Metrics, Overview, Status, ViewEndpoints
@@ -39,6 +47,10 @@ def admin_app(
     metrics: Metrics | None,
     now: Callable[[], float],
     refused: Counter[str] | None = None,
+    replica_id: str = "",
+    draining: asyncio.Event | None = None,
+    refusals: RefusedLogins | None = None,
+    metrics_are_open: bool = False,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -48,14 +60,30 @@ def admin_app(
         check_route: Problems of a route that only this process can see, such as a host that is not allowed.
         status: What this process makes of one route, None when it does not serve it.
         overview: The state of the process.
-        metrics: Renders the metrics and their content type; None: there is no ``/metrics`` here.
+        metrics: Renders the metrics for an ``Accept`` and names their content type; None: there is no ``/metrics``.
         now: Wall clock, seconds since 1970.
         refused: Counts refused log-ins by why, for the metrics.
+        replica_id: Name of this process among those on the store, whose word a waiting write needs; empty: none.
+        refusals: Where refused log-ins are kept; None: nowhere.
+        draining: Once set, everything that waits or streams here ends.
+        metrics_are_open: ``/metrics`` needs no token.
     """
     refused = Counter() if refused is None else refused
     changes = Changes(store, check_route, now)
-    views = ViewEndpoints(store, status, overview, metrics, refused)
-    paths = admin_paths(RouteEndpoints(store, changes), VerbEndpoints(store, changes), HistoryEndpoints(store), views)
+    draining = draining or asyncio.Event()
+    refusals = refusals or RefusedLogins(None, now, time.monotonic)
+    replicas = Replicas(store, replica_id, draining)
+    feed = Feed(store)
+    views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed)
+    paths = admin_paths(
+        RouteEndpoints(store, changes, replicas),
+        VerbEndpoints(store, changes, replicas),
+        HistoryEndpoints(store),
+        PlaceEndpoints(store, changes),
+        EventEndpoints(feed, draining),
+        AuditEndpoints(store, refusals),
+        views,
+    )
     app = Starlette(
         routes=paths,
         exception_handlers={
@@ -66,11 +94,17 @@ def admin_app(
         },
     )
     app.router.redirect_slashes = False
-    return Edge(Authoriser(app, tokens, refused))
+    return Edge(Authoriser(app, tokens, refused, refusals.note, metrics_are_open=metrics_are_open))
 
 
 def admin_paths(
-    routes: RouteEndpoints, verbs: VerbEndpoints, history: HistoryEndpoints, views: ViewEndpoints
+    routes: RouteEndpoints,
+    verbs: VerbEndpoints,
+    history: HistoryEndpoints,
+    places: PlaceEndpoints,
+    events: EventEndpoints,
+    audit: AuditEndpoints,
+    views: ViewEndpoints,
 ) -> list[Path]:
     """Every path that is served. One entry for each path, so that ``Allow`` names all its methods."""
     one = f"{PREFIX}/routes/{{model}}"
@@ -83,8 +117,11 @@ def admin_paths(
         _path(f"{one}/restore", POST=verbs.restore),
         _path(f"{one}/history", GET=history.get),
         _path(f"{one}/status", GET=views.status),
-        _path(f"{one}/explain", GET=views.explain),
-        _path("/metrics", GET=views.metrics),
+        _path(f"{one}/explain", GET=places.explain, POST=places.explain_body),
+        _path(f"{one}/whatif", POST=places.whatif),
+        _path(f"{PREFIX}/events", GET=events.get),
+        _path(f"{PREFIX}/audit", GET=audit.get),
+        _path(METRICS_PATH, GET=views.metrics),
     ]
 
 

@@ -15,7 +15,7 @@ from gateway.admin.json_patch import diff
 from gateway.admin.routes import model_in
 from routing.document import utc
 from routing.errors import RouteNotFound
-from routing.store import HistoryEntry, Store, verify
+from routing.store import UNREADABLE, HistoryEntry, Store, verify
 
 DEFAULT_ENTRIES = 100
 MAX_ENTRIES = 1000
@@ -42,9 +42,13 @@ class HistoryEndpoints:
         # What was written since the record was read would look like a broken end.
         entries = [entry for entry in newest if entry.revision <= record.revision]
         body: dict[str, Any] = {"model": model, "revision": record.revision, "entries": shown(entries, limit)}
+        broken = next((entry.revision for entry in entries if entry.verb == UNREADABLE), None)
         if must_verify:
             broken = verify(entries, head_sha256=record.head_sha256)
+        if must_verify or broken is not None:
             body |= {"verified": broken is None, "first_broken_revision": broken}
+        if broken is not None:
+            body["error"] = f"broken at revision {broken}: somebody changed the history"
         return answer(body)
 
 
@@ -59,7 +63,7 @@ def _shown(previous: HistoryEntry | None, entry: HistoryEntry) -> dict[str, Any]
     before = _plain(previous.document) if previous else None
     return {
         "revision": entry.revision,
-        "at": utc(entry.at),
+        "at": _at(entry),
         "actor": entry.actor,
         "reason": entry.reason,
         "verb": entry.verb,
@@ -69,6 +73,10 @@ def _shown(previous: HistoryEntry | None, entry: HistoryEntry) -> dict[str, Any]
         "sha256": entry.sha256,
         "diff": diff(without_names(before), without_names(_plain(entry.document))),
     }
+
+
+def _at(entry: HistoryEntry) -> str | None:
+    return None if entry.verb == UNREADABLE else utc(entry.at)
 
 
 def _plain(document: bytes) -> Any:

@@ -13,7 +13,8 @@ from gateway.admin.bodies import read_json
 from gateway.admin.changes import Changes, Make, Result, Wish, preview, stored, stored_route
 from gateway.admin.conditions import condition
 from gateway.admin.json_patch import merge_patch
-from gateway.errors import DamagedDocument
+from gateway.admin.replicas import DEFAULT_WAIT_MS, MAX_WAIT_MS, Replicas
+from gateway.errors import BadRequest, DamagedDocument
 from routing.codec import as_json
 from routing.document import Document, RouteDocument
 from routing.edit import Delete, Replace
@@ -27,9 +28,10 @@ NAME = re.compile(NAME_PATTERN)
 class RouteEndpoints:
     """``/routes`` and ``/routes/{model}``."""
 
-    def __init__(self, store: Store, changes: Changes) -> None:
+    def __init__(self, store: Store, changes: Changes, replicas: Replicas) -> None:
         self._store = store
         self._changes = changes
+        self._replicas = replicas
 
     async def list(self, request: Request) -> Response:
         """Every route in a few words."""
@@ -52,7 +54,7 @@ class RouteEndpoints:
             based_on.check(current)
             return Replace(route)
 
-        return await respond(self._changes, wish, make)
+        return await respond(self._changes, wish, make, self._replicas)
 
     async def patch(self, request: Request) -> Response:
         """Merge a patch into the route (RFC 7396)."""
@@ -65,7 +67,7 @@ class RouteEndpoints:
             merged = merge_patch(route.model_dump(mode="json"), patch)
             return Replace(self._changes.route_from(wish.model, merged))
 
-        return await respond(self._changes, wish, make)
+        return await respond(self._changes, wish, make, self._replicas)
 
     async def delete(self, request: Request) -> Response:
         """Remove the route; its revision counter, latches and history stay."""
@@ -76,7 +78,7 @@ class RouteEndpoints:
             based_on.check(current)
             return Delete(wish.model)
 
-        return await respond(self._changes, wish, make)
+        return await respond(self._changes, wish, make, self._replicas)
 
 
 def model_in(request: Request) -> str:
@@ -92,15 +94,29 @@ def model_in(request: Request) -> str:
 
 
 def read_wish(request: Request, verb: str, *known: str) -> Wish:
-    """The part of a wish that stands outside the body; ``known`` are parameters beside ``dry_run``."""
-    found = query.parameters(request, "dry_run", *known)
+    """The part of a wish that stands outside the body; ``known`` are parameters beside ``dry_run`` and ``wait``."""
+    found = query.parameters(request, "dry_run", "wait", "timeout_ms", *known)
+    is_dry = query.flag(found, "dry_run")
     return Wish(
         model=model_in(request),
         verb=verb,
         actor=request.scope["turnout.actor"],
         reason=query.reason(request, found),
-        is_dry=query.flag(found, "dry_run"),
+        is_dry=is_dry,
+        wait_s=_wait_s(found, is_dry=is_dry),
     )
+
+
+def _wait_s(found: dict[str, str], *, is_dry: bool) -> float | None:
+    if "wait" not in found:
+        if "timeout_ms" in found:
+            raise BadRequest("timeout_ms bounds a wait: send wait=applied with it")
+        return None
+    if found["wait"] != "applied":
+        raise BadRequest("the parameter 'wait' is applied: until every live replica has applied the revision")
+    if is_dry:
+        raise BadRequest("a dry run writes nothing that could be waited for: leave out wait or dry_run")
+    return query.count(found, "timeout_ms", DEFAULT_WAIT_MS, MAX_WAIT_MS) / 1000
 
 
 def existing(current: Document | None, model: str) -> RouteDocument:
@@ -114,21 +130,26 @@ def existing(current: Document | None, model: str) -> RouteDocument:
     return current
 
 
-async def respond(changes: Changes, wish: Wish, make: Make) -> Response:
-    """Apply a wish and answer what it came to."""
-    result = await changes.apply(wish, make)
-    if wish.is_dry:
-        return answer(preview(result), revision=result.before.revision if result.before else None)
-    return _written(wish, result)
+async def respond(changes: Changes, wish: Wish, make: Make, replicas: Replicas) -> Response:
+    """Apply a wish, wait for replicas if it says so, and answer what it came to."""
+    if wish.wait_s is None:
+        result = await changes.apply(wish, make)
+        if wish.is_dry:
+            return answer(preview(result), revision=result.before.revision if result.before else None)
+        return _written(wish, result, {})
+    with replicas.place():
+        result = await changes.apply(wish, make)
+        seen = await replicas.wait(wish.model, result.after.revision, wish.wait_s)
+    return _written(wish, result, {"applied": seen})
 
 
-def _written(wish: Wish, result: Result) -> Response:
+def _written(wish: Wish, result: Result, more: Mapping[str, Any]) -> Response:
     after = result.after
     if not isinstance(after, RouteDocument):
-        return answer({"model": wish.model, "revision": after.revision, "deleted": True})
+        return answer({"model": wish.model, "revision": after.revision, "deleted": True, **more})
     is_created = not isinstance(result.before, RouteDocument)
     headers = {"location": f"/admin/v1/routes/{wish.model}"} if is_created else None
-    return answer(as_json(after), 201 if is_created else 200, revision=after.revision, headers=headers)
+    return answer({**as_json(after), **more}, 201 if is_created else 200, revision=after.revision, headers=headers)
 
 
 def summary(record: Record) -> Mapping[str, Any] | None:

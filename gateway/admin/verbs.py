@@ -9,7 +9,7 @@ from gateway.admin.answers import answer
 from gateway.admin.bodies import RestoreBody, VerbBody, parse_body, read_json
 from gateway.admin.changes import Changes, Wish
 from gateway.admin.conditions import condition
-from gateway.admin.history import VERIFIED_ENTRIES
+from gateway.admin.replicas import Replicas
 from gateway.admin.routes import existing, read_wish, respond
 from gateway.errors import DamagedDocument
 from routing.codec import decode
@@ -24,9 +24,10 @@ VERB_RETRIES = 10  # a flip must not be lost to somebody who edits at the same t
 class VerbEndpoints:
     """``/routes/{model}/flip``, ``release`` and ``restore``."""
 
-    def __init__(self, store: Store, changes: Changes) -> None:
+    def __init__(self, store: Store, changes: Changes, replicas: Replicas) -> None:
         self._store = store
         self._changes = changes
+        self._replicas = replicas
 
     async def flip(self, request: Request) -> Response:
         """Weight of one version, or of all canaries, to stable, and latch them."""
@@ -36,7 +37,7 @@ class VerbEndpoints:
             existing(current, wish.model)
             return Flip(wish.model, body.version, body.reason, self._changes.now())
 
-        return await respond(self._changes, wish, make)
+        return await respond(self._changes, wish, make, self._replicas)
 
     async def release(self, request: Request) -> Response:
         """Clear one latch, or all; weights stay."""
@@ -46,7 +47,7 @@ class VerbEndpoints:
             existing(current, wish.model)
             return Release(wish.model, body.version, body.reason)
 
-        return await respond(self._changes, wish, make)
+        return await respond(self._changes, wish, make, self._replicas)
 
     async def restore(self, request: Request) -> Response:
         """Put the route of an earlier revision in place of the current one."""
@@ -64,7 +65,7 @@ class VerbEndpoints:
             based_on.check(current)
             return Replace(route)
 
-        return await respond(self._changes, wish, make)
+        return await respond(self._changes, wish, make, self._replicas)
 
     async def _verb(self, request: Request, verb: str) -> tuple[Wish, VerbBody]:
         wish = read_wish(request, verb)
@@ -72,10 +73,12 @@ class VerbEndpoints:
         return replace(wish, reason=body.reason, retries=VERB_RETRIES), body
 
     async def _entry(self, model: str, revision: int) -> HistoryEntry | None:
-        entries = await self._store.history(model, limit=VERIFIED_ENTRIES)
-        if not entries:
+        entries = await self._store.history(model, limit=1, until=revision)
+        if entries and entries[-1].revision == revision:
+            return entries[-1]
+        if await self._store.load(model) is None:
             raise RouteNotFound(model)
-        return next((entry for entry in entries if entry.revision == revision), None)
+        return None
 
 
 def _written(entry: HistoryEntry) -> RouteDocument:

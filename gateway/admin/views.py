@@ -1,7 +1,7 @@
-"""What can be seen and not changed: live status, explanations, metrics."""
+"""What can be seen and not changed: live status, metrics."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,37 +11,55 @@ from starlette.responses import Response
 
 from gateway.admin import query
 from gateway.admin.answers import answer
-from gateway.admin.changes import stored_route
+from gateway.admin.feed import Feed
+from gateway.admin.replicas import Replica, Replicas
 from gateway.admin.routes import model_in, summary
 from routing.errors import RouteNotFound, StoreUnavailable
-from routing.explain import explain
 from routing.store import Store
 
 Status = Callable[[str], Mapping[str, Any] | None]
 Overview = Callable[[], Mapping[str, Any]]
-Metrics = Callable[[], tuple[bytes, str]]
+Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
+
+
+async def scraped(request: Request, metrics: Metrics) -> Response:
+    """The metrics, as the injected callable renders them for what the client accepts."""
+    query.parameters(request)
+    body, content_type = await metrics(", ".join(request.headers.getlist("accept")))
+    return Response(body, headers={"content-type": content_type})
 
 
 class ViewEndpoints:
-    """``/status``, ``/routes/{model}/status``, ``/routes/{model}/explain`` and ``/metrics``."""
+    """``/status``, ``/routes/{model}/status`` and ``/metrics``."""
 
     def __init__(
-        self, store: Store, status: Status, overview: Overview, metrics: Metrics | None, refused: Counter[str]
+        self,
+        store: Store,
+        status: Status,
+        overview: Overview,
+        metrics: Metrics | None,
+        refused: Counter[str],
+        replicas: Replicas,
+        feed: Feed,
     ) -> None:
         self._store = store
         self._status = status
         self._overview = overview
         self._metrics = metrics
         self._refused = refused
+        self._replicas = replicas
+        self._feed = feed
 
     async def everything(self, request: Request) -> Response:
         """The process and all routes. Answers while the store is away, and says so."""
         query.parameters(request)
-        body = {**self._overview(), "refused_logins": dict(self._refused)}
+        events = {"readers": self._feed.readers, "cut_off": self._feed.cut_off}
+        body = {**self._overview(), "refused_logins": dict(self._refused), "events": events}
         try:
             found = [summary(record) for record in await self._store.list()]
+            body["replicas"] = [asdict(replica) for replica in await self._replicas.alive()]
         except StoreUnavailable as error:
-            return answer(body | {"store_error": str(error), "routes": None})
+            return answer(body | {"store_error": str(error), "routes": None, "replicas": None})
         return answer(body | {"routes": [self._live(item) for item in found if item is not None]})
 
     async def status(self, request: Request) -> Response:
@@ -52,24 +70,27 @@ class ViewEndpoints:
         found = summary(record) if record else None
         if found is None:
             raise RouteNotFound(model)
-        return answer(self._live(found), revision=found["revision"])
-
-    async def explain(self, request: Request) -> Response:
-        """Why a key gets the version it gets."""
-        key = query.key_bytes(request)
-        document = await stored_route(self._store, model_in(request))
-        return answer(asdict(explain(document, key)), revision=document.revision)
+        body = self._live(found)
+        body["replicas"] = [_of(replica, model) for replica in await self._replicas.alive()]
+        return answer(body, revision=found["revision"])
 
     async def metrics(self, request: Request) -> Response:
-        """The metrics, as the injected callable renders them."""
+        """The metrics of the whole machine."""
         if self._metrics is None:
             raise HTTPException(404)
-        query.parameters(request)
-        body, content_type = self._metrics()
-        return Response(body, headers={"content-type": content_type})
+        return await scraped(request, self._metrics)
 
     def _live(self, item: Mapping[str, Any]) -> dict[str, Any]:
         live = self._status(item["model"])
         if live is None:
             live = {"applied_revision": None, "warnings": ["this route is stored and not applied here yet"]}
         return {**live, **item}
+
+
+def _of(replica: Replica, model: str) -> dict[str, Any]:
+    """What a replica said of one route."""
+    return {
+        "name": replica.name,
+        "applied_revision": replica.applied.get(model),
+        "refused_revision": replica.refused.get(model),
+    }

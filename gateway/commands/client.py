@@ -3,7 +3,7 @@
 import json
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from routing.errors import Problem
 PREFIX = "/admin/v1"
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
+SILENCE_S = 45.0  # a stream has a heartbeat every 15 s; without three of them it is dead
 ETAG = re.compile(r'"([1-9][0-9]*)"')
 
 
@@ -50,6 +51,15 @@ class Reply:
     body: bytes
     plain: Any
     revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event; ``position`` resumes after it."""
+
+    position: str
+    kind: str
+    data: str
 
 
 class AdminClient:
@@ -96,6 +106,26 @@ class AdminClient:
         """Create or replace."""
         return self._call("PUT", path, body, based_on)
 
+    def events(self, after: str | None) -> Iterator[Event]:
+        """Server-sent events, until the connection ends; those with no type only say where the stream is.
+
+        Raises:
+            Refused, NotAuthorised, Unreachable: Before the first one.
+        """
+        headers = {"last-event-id": after} if after else {}
+        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._http.stream("GET", "/events", headers=headers, timeout=timeout) as response:
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    response.read()
+                    self._read(response)
+                    raise Unreachable(f"{self._url} has no events: it is an older gateway")
+                yield from _events(response.iter_lines())
+        except httpx.ConnectError as error:
+            raise Unreachable(self._away(error)) from None
+        except httpx.HTTPError:
+            return
+
     def revision_of(self, model: str) -> int | None:
         """Revision of a route that is there now."""
         try:
@@ -110,13 +140,16 @@ class AdminClient:
         try:
             response = self._http.request(method, path, content=content, headers=dict(based_on or {}))
         except httpx.ConnectError as error:
-            raise Unreachable(
-                f"cannot reach {self._url}: {error}. Start the gateway (turnout serve), or name its admin address "
-                "with --admin or TURNOUT_ADMIN_URL"
-            ) from None
+            raise Unreachable(self._away(error)) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(self._broken(method, error)) from None
         return self._read(response)
+
+    def _away(self, error: Exception) -> str:
+        return (
+            f"cannot reach {self._url}: {error}. Start the gateway (turnout serve), or name its admin address "
+            "with --admin or TURNOUT_ADMIN_URL"
+        )
 
     def _broken(self, method: str, error: Exception) -> str:
         sentence = f"{self._url} did not answer properly: {str(error) or type(error).__name__}"
@@ -139,6 +172,17 @@ class AdminClient:
             etag = ETAG.fullmatch(response.headers.get("etag", ""))
             return Reply(response.content, plain, int(etag[1]) if etag else None)
         raise _refusal(response.status_code, response.content, plain)
+
+
+def _events(lines: Iterable[str]) -> Iterator[Event]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif "id" in fields:
+            yield Event(fields["id"], fields.get("event", ""), fields.get("data", ""))
+            fields = {}
 
 
 def is_secure(url: str) -> bool:

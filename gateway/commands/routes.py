@@ -16,10 +16,14 @@ from gateway.commands.route_file import read_route
 from gateway.errors import InvalidSettings
 
 SHOWN_CHANGES = 4
+WAIT = "?wait=applied&timeout_ms=10000"
 PERCENT = {"weight_ppm": "weight", "sample_ppm": "sample"}
 
 dry_run = click.option("--dry-run", is_flag=True, help="Do everything but the write; show the difference.")
 why = click.option("--reason", required=True, type=Reason(), help="Why: it stands in the history.")
+wait = click.option(
+    "--wait", is_flag=True, help="Wait until every gateway on the store serves it; exit 1 if not in 10 s."
+)
 one_version = click.option("--version", type=Name(), help="One version; without it all.")
 
 
@@ -49,19 +53,16 @@ def get(model: str) -> None:
 @routes.command(cls=AdminCommand)
 @click.argument("file")
 @dry_run
+@wait
 @click.option("--reason", type=Reason(), help="Why: it stands in the history.")
 @reaching
-def put(file: str, dry_run: bool, reason: str | None) -> None:
+def put(file: str, dry_run: bool, wait: bool, reason: str | None) -> None:
     """Create or replace the route in FILE, YAML or JSON; `-` reads standard input.
 
     The route must be the one that was read a moment before: somebody else's change in between is refused, not lost.
     """
-    try:
-        model, route = read_route(file)
-    except InvalidSettings as error:
-        for problem in error.problems:
-            click.echo(clean(f"{problem.pointer or '/'}: {problem.message}"), err=True)
-        sys.exit(REFUSED)
+    model, route = _route_in(file)
+    _require_one(dry_run, wait)
     path, parameters = f"/routes/{model}", f"reason={quote(reason)}" if reason else ""
     with connected() as admin:
         revision = admin.revision_of(model)
@@ -69,8 +70,9 @@ def put(file: str, dry_run: bool, reason: str | None) -> None:
             preview = admin.put(f"{path}?dry_run=1&{parameters}".rstrip("&"), route, condition(revision))
             answer(preview, _show_preview if dry_run else _show_difference)
         if not dry_run:
-            reply = admin.put(f"{path}?{parameters}".rstrip("?"), route, condition(revision))
+            reply = admin.put(f"{path}{WAIT if wait else '?'}&{parameters}".rstrip("?&"), route, condition(revision))
             answer(reply, lambda document: _show_written(document, revision))
+            _exit_unless_applied(reply)
 
 
 @routes.command(cls=AdminCommand)
@@ -78,11 +80,12 @@ def put(file: str, dry_run: bool, reason: str | None) -> None:
 @why
 @one_version
 @dry_run
+@wait
 @reaching
-def flip(model: str, reason: str, version: str | None, dry_run: bool) -> None:
+def flip(model: str, reason: str, version: str | None, dry_run: bool, wait: bool) -> None:
     """Give the weight of one version, or of all canaries, to stable at once, and latch them."""
     with connected() as admin:
-        _verb(admin, f"/routes/{model}/flip", {"reason": reason, "version": version}, dry_run)
+        _verb(admin, f"/routes/{model}/flip", {"reason": reason, "version": version}, dry_run, wait)
 
 
 @routes.command(cls=AdminCommand)
@@ -90,11 +93,12 @@ def flip(model: str, reason: str, version: str | None, dry_run: bool) -> None:
 @why
 @one_version
 @dry_run
+@wait
 @reaching
-def release(model: str, reason: str, version: str | None, dry_run: bool) -> None:
+def release(model: str, reason: str, version: str | None, dry_run: bool, wait: bool) -> None:
     """Clear one latch, or all; weights stay where the flip left them."""
     with connected() as admin:
-        _verb(admin, f"/routes/{model}/release", {"reason": reason, "version": version}, dry_run)
+        _verb(admin, f"/routes/{model}/release", {"reason": reason, "version": version}, dry_run, wait)
 
 
 @routes.command(cls=AdminCommand)
@@ -102,13 +106,14 @@ def release(model: str, reason: str, version: str | None, dry_run: bool) -> None
 @click.argument("revision", type=click.IntRange(min=1))
 @why
 @dry_run
+@wait
 @reaching
-def restore(model: str, revision: int, reason: str, dry_run: bool) -> None:
+def restore(model: str, revision: int, reason: str, dry_run: bool, wait: bool) -> None:
     """Put the route of an earlier REVISION back; latches hold."""
     with connected() as admin:
         current = admin.revision_of(model)
         body = {"revision": revision, "reason": reason}
-        _verb(admin, f"/routes/{model}/restore", body, dry_run, condition(current), current)
+        _verb(admin, f"/routes/{model}/restore", body, dry_run, wait, condition(current), current)
 
 
 @routes.command(cls=AdminCommand)
@@ -137,17 +142,60 @@ def explain(model: str, key: str) -> None:
         answer(admin.get(f"/routes/{model}/explain?key={quote_from_bytes(os.fsencode(key), safe='')}"), _show_place)
 
 
+@routes.command(cls=AdminCommand)
+@click.argument("file")
+@click.option("--key", "keys", multiple=True, help="A key to follow; may be given more than once.")
+@reaching
+def whatif(file: str, keys: tuple[str, ...]) -> None:
+    """Who would move if the route in FILE were put; `-` reads standard input. Nothing is changed."""
+    model, route = _route_in(file)
+    with connected() as admin:
+        answer(admin.post(f"/routes/{model}/whatif", {**route, "keys": list(keys)}), _show_moves)
+
+
+def _route_in(file: str) -> tuple[str, Mapping[str, Any]]:
+    try:
+        return read_route(file)
+    except InvalidSettings as error:
+        for problem in error.problems:
+            click.echo(clean(f"{problem.pointer or '/'}: {problem.message}"), err=True)
+        sys.exit(REFUSED)
+
+
 def _verb(
     admin: AdminClient,
     path: str,
     body: Mapping[str, Any],
     is_dry: bool,
+    waits: bool,
     based_on: Mapping[str, str] | None = None,
     before: int | None = None,
 ) -> None:
     said = {key: value for key, value in body.items() if value is not None}
-    reply: Reply = admin.post(path + ("?dry_run=1" if is_dry else ""), said, based_on)
+    _require_one(is_dry, waits)
+    reply: Reply = admin.post(path + ("?dry_run=1" if is_dry else WAIT if waits else ""), said, based_on)
     answer(reply, _show_preview if is_dry else lambda document: _show_written(document, before))
+    _exit_unless_applied(reply)
+
+
+def _require_one(is_dry: bool, waits: bool) -> None:
+    if is_dry and waits:
+        raise click.UsageError("--dry-run writes nothing that --wait could wait for")
+
+
+def _exit_unless_applied(reply: Reply) -> None:
+    if isinstance(reply.plain, dict) and not reply.plain.get("applied", {"all": True})["all"]:
+        sys.exit(REFUSED)
+
+
+def _show_applied(seen: Mapping[str, Any]) -> None:
+    if seen["all"]:
+        say("every gateway on the store serves it", "green")
+    for key, words in (("waiting_for", "does not serve it yet"), ("refused_by", "refused it and serves the last good")):
+        for name in seen[key]:
+            say(f"warning: {name} {words}", "yellow")
+    if "problem" in seen:
+        say(f"warning: {seen['problem']}", "yellow")
 
 
 def _show_list(found: Any) -> None:
@@ -204,10 +252,12 @@ def _show_written(document: Any, before: int | None) -> None:
     route, revision = document["route"], document["revision"]
     if revision == before:
         say(f"{route['model']}: nothing to change, revision {revision} stays")
-        return
-    shares = ", ".join(f"{v['version']}: {percent(v['weight_ppm'])}" for v in route["variants"])
-    latched = f"; latched: {', '.join(_latched(document))}" if _latched(document) else ""
-    say(f"{route['model']}: revision {revision}; {shares}{latched}")
+    else:
+        shares = ", ".join(f"{v['version']}: {percent(v['weight_ppm'])}" for v in route["variants"])
+        latched = f"; latched: {', '.join(_latched(document))}" if _latched(document) else ""
+        say(f"{route['model']}: revision {revision}; {shares}{latched}")
+    if "applied" in document:
+        _show_applied(document["applied"])
 
 
 def _show_history(found: Any) -> None:
@@ -229,3 +279,19 @@ def _show_place(found: Any) -> None:
     say(found["sentence"])
     if found["shadows"]:
         say(f"copies go to {', '.join(found['shadows'])}")
+
+
+def _show_moves(found: Any) -> None:
+    names = [*dict.fromkeys([*found["before"], *found["after"]])]
+    rows = [[cell(name), *(cell(percent(found[side].get(name, 0))) for side in ("before", "after"))] for name in names]
+    table(["version", "before", "after"], rows, ["before", "after"])
+    about = "" if found["is_exact"] else "about "
+    say(f"{about}{percent(found['moved_ppm'])} of the keys would move")
+    for move in found["moves"]:
+        say(f"  {about}{percent(move['ppm'])} from {move['from']} to {move['to']}")
+    for item in found["keys"]:
+        stays = item["before"] == item["after"]
+        change = f"stays on {item['after']}" if stays else f"{item['before'] or 'nowhere'} -> {item['after']}"
+        say(f"key {item['key']}: {change}")
+    for note in found["notes"]:
+        say(f"note: {note}", "yellow")

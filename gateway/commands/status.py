@@ -119,5 +119,15 @@ def _show_gateway(found: Any) -> None:
     say(f"{line} {seen}", "yellow" if away or state != "ready" else "")
     if found["unsent_lowers"]:
         say(f"warning: lowered here and not yet stored: {', '.join(found['unsent_lowers'])}", "yellow")
+    others = [item for item in found.get("replicas") or () if item["name"] != found.get("replica")]
+    if others:
+        say(f"{len(others) + 1} gateways on the store")
+    for item in others:
+        for model, revision in item["refused"].items():
+            say(f"warning: {model}: revision {revision} was refused by {item['name']}", "yellow")
+        for route in found.get("routes") or ():
+            behind, stored = item["applied"].get(route["model"], 0), route["revision"]
+            if behind < stored and route["model"] not in item["refused"]:
+                say(f"warning: {route['model']}: {item['name']} does not serve revision {stored} yet", "yellow")
     for model, revision in found["refused"].items():
         say(f"warning: {model}: revision {revision} was refused, the last good one serves", "yellow")

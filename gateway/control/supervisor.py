@@ -4,13 +4,17 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
+from time import monotonic
 from typing import Any
 
 from gateway.control.disk_copy import DiskCopy, Table
 from gateway.control.link import Applied, Forget, Link, Lower, Lowered, Refused, StoredDocument, Up
+from gateway.control.measures import Measures
+from gateway.control.presence import Presence
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
+from gateway.metrics.totals import Samples
 from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StaleRevision, StoreUnavailable
 from routing.store import Record, Store
 from routing.table import Route
@@ -19,6 +23,7 @@ log = logging.getLogger("turnout.supervisor")
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
+STOP_S = 3.0  # an end must not wait for a store that hangs
 
 
 class Supervisor:
@@ -30,6 +35,7 @@ class Supervisor:
         copy: The disk copy.
         wall: Wall clock, for records only.
         check_s: Period of the full comparison with the store.
+        replica_id: Name of this process among those on the store.
 
     Attributes:
         is_store_reachable: As far as the last call could tell.
@@ -37,7 +43,16 @@ class Supervisor:
         refused: By model, what the worker could not serve and why.
     """
 
-    def __init__(self, store: Store, link: Link, copy: DiskCopy, wall: Callable[[], float], *, check_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        link: Link,
+        copy: DiskCopy,
+        wall: Callable[[], float],
+        *,
+        check_s: float,
+        replica_id: str,
+    ) -> None:
         self._store = store
         self._link = link
         self._copy = copy
@@ -46,10 +61,12 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._writes = Writes(store, wall)
+        self._measures = Measures(monotonic)
         self.is_store_reachable = False
         self.store_problem = ""
         self.applied: dict[str, int] = {}
         self.refused: dict[str, Refused] = {}
+        self._presence = Presence(store, replica_id, self._served)
         link.on_up = self._hear
 
     async def start(self, seeds: Iterable[Route]) -> None:
@@ -85,14 +102,18 @@ class Supervisor:
             self._spawn(self._bring_home(lower))
         self._spawn(self._follow(position))
         self._spawn(self._check())
+        self._spawn(self._presence.keep())
 
     async def stop(self) -> None:
         """End the watch and leave the store."""
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
-        for task in list(self._tasks):
-            with suppress(asyncio.CancelledError):
-                await task
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_S)
+            if late:
+                log.error("tasks of the supervisor did not end in time", extra={"tasks": len(late)})
+        if self.is_store_reachable:
+            await self._presence.leave()
         await self._store.close()
 
     def overview(self) -> dict[str, Any]:
@@ -105,9 +126,19 @@ class Supervisor:
                 "store_id": self._table.store_id,
             },
             "unsent_lowers": [f"{model}/{version}" for model, version in self._table.lowers],
-            "applied": dict(self.applied),
-            "refused": {model: refusal.revision for model, refusal in self.refused.items()},
+            "replica": self._presence.replica_id,
+            **self._served(),
         }
+
+    def _served(self) -> dict[str, Any]:
+        refused = {model: refusal.revision for model, refusal in self.refused.items()}
+        return {"applied": dict(self.applied), "refused": refused}
+
+    def samples(self) -> Samples:
+        """What it has seen, for the metrics."""
+        return self._measures.samples(
+            is_reachable=self.is_store_reachable, refused=len(self.refused), unsent=len(self._table.lowers)
+        )
 
     # Up from the worker.
 
@@ -115,9 +146,12 @@ class Supervisor:
         match message:
             case Applied():
                 self.applied[message.model] = message.revision
+                self._measures.applied(message.model, message.revision)
                 self.refused.pop(message.model, None)
+                self._presence.change()
             case Refused():
                 self.refused[message.model] = message
+                self._presence.change()
             case Lowered():
                 self._table.lowers[message.model, message.version] = message
                 self._link.down(Lower(message.model, message.version, message.epoch))
@@ -195,6 +229,7 @@ class Supervisor:
         await self._writes.offer(self._table)
         self._table.store_id = store_id
         await self._compare()
+        self._presence.change()
         return position
 
     async def _check(self) -> None:
@@ -228,7 +263,11 @@ class Supervisor:
         gone = set(self._table.documents) - {record.model for record in records}
         for model in gone:
             del self._table.documents[model]
+            self._measures.forgotten(model)
             self._link.down(Forget(model))
+            self.applied.pop(model, None)
+            self.refused.pop(model, None)
+            self._presence.change()
         if self._table.documents or gone:
             await self._save()
 
@@ -248,6 +287,7 @@ class Supervisor:
 
     def _push(self, model: str, revision: int, data: bytes) -> None:
         self._table.documents[model] = (revision, data)
+        self._measures.seen(model, revision, data)
         self._link.down(StoredDocument(model, revision, data))
 
     def _known(self, model: str) -> int:
@@ -262,6 +302,7 @@ class Supervisor:
 
     def _lost(self, error: Exception) -> None:
         if self.is_store_reachable or not self.store_problem:
+            self._measures.store_losses += 1
             log.error("the store is gone: serving and guarding go on, edits do not", extra={"reason": str(error)})
         self.is_store_reachable, self.store_problem = False, str(error)
 

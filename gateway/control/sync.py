@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from gateway.backends.registry import Registry
 from gateway.control.link import Applied, Down, Forget, Lower, Refused, StoredDocument, Up
+from gateway.metrics.ledger import Ledger
 from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute, compile_route
 from gateway.runtime.snapshot import Runtime, Snapshot
@@ -21,6 +22,7 @@ class Sync:
     Args:
         repository: Arms of the model repository, for pins.
         tell: Sends to the supervisor.
+        ledger: Where versions and routes are counted; ``None``: for nobody to see.
     """
 
     def __init__(
@@ -29,9 +31,11 @@ class Sync:
         registry: Registry,
         repository: Mapping[tuple[str, str], Arm],
         tell: Callable[[Up], None],
+        ledger: Ledger | None = None,
         *,
         opaque: bool,
     ) -> None:
+        self._ledger = ledger or Ledger()
         self._runtime = runtime
         self._registry = registry
         self._repository = repository
@@ -67,7 +71,7 @@ class Sync:
         if isinstance(document, DeletedRoute):
             self._remove(document.model)
         else:
-            compiled = compile_route(document, known, self._registry, opaque=self._opaque)
+            compiled = compile_route(document, known, self._registry, self._ledger, opaque=self._opaque)
             self._routes = {**self._routes, document.model: compiled}
             self._swap()
             if known is not None:

@@ -20,6 +20,7 @@ from gateway.dataplane import models
 from gateway.dataplane.admission import RETRY_AFTER_S, header_length, request_id, timeout_s
 from gateway.dataplane.exchange import Answer, Exchange
 from gateway.dataplane.pipeline import Pipeline
+from gateway.dataplane.tally import Tally
 from gateway.errors import (
     BadRequest,
     BodyTimeout,
@@ -51,10 +52,13 @@ class DataPlane:
         is_started: Documents were applied and no stable version is still being loaded.
     """
 
-    def __init__(self, settings: Settings, runtime: Runtime, pipeline: Pipeline, is_stale: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, runtime: Runtime, pipeline: Pipeline, tally: Tally, is_stale: Callable[[], bool]
+    ) -> None:
         self._settings = settings
         self._runtime = runtime
         self._pipeline = pipeline
+        self._tally = tally
         self._is_stale = is_stale
         self._ids = SystemRandom()
         self._in_hand = 0
@@ -134,6 +138,13 @@ class DataPlane:
         return await self._within_bounds(request, self._predicted)
 
     async def _within_bounds(self, request: Request, ask: "Ask") -> Response:
+        try:
+            return await self._bounded(request, ask)
+        except GatewayError as error:
+            self._tally.refused(request.path_params["model"], error)
+            raise
+
+    async def _bounded(self, request: Request, ask: "Ask") -> Response:
         headers = dict(request.scope["headers"])
         identifier = request_id(headers, self._ids)
         request.scope["turnout.request_id"] = identifier
@@ -145,7 +156,11 @@ class DataPlane:
             if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise BadRequest("content-encoding other than identity is not understood")
             started_s = monotonic()
-            body = await self._body_in_time(request, patience_s)
+            try:
+                body = await self._body_in_time(request, patience_s)
+            except ClientDisconnect:
+                self._tally.left_early(request.path_params["model"])
+                raise
             answer = await ask(_Asked(request, headers, identifier, started_s, started_s + patience_s), body)
             return self._answer(identifier, answer)
         finally:

@@ -38,6 +38,8 @@ class Exchange:
         on_old: Called once when the request has been in work for a while, to start watching for a client that left.
         deadline_s: On the loop's clock; the end of all attempts.
         attempt_deadline_s: The end of the attempt in flight.
+        begun_s: When the whole request was there.
+        attempted_s: Time that ended attempts took.
         given_s: How long the first attempt was given.
         arm: The arm of the attempt in flight.
         drawn: The canary arm whose guard learns from this request, while it may.
@@ -53,7 +55,9 @@ class Exchange:
         "_request",
         "arm",
         "attempt_deadline_s",
+        "attempted_s",
         "attempts",
+        "begun_s",
         "body",
         "cancel",
         "deadline_s",
@@ -115,6 +119,8 @@ class Exchange:
         self.ticket = 0
         self.mask = 0
         self.attempts = 0
+        self.attempted_s = 0.0
+        self.begun_s = started_s
         self.dispatched_s = 0.0
         self.given_s = 0.0
         self.attempt_deadline_s = deadline_s

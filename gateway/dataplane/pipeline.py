@@ -8,6 +8,7 @@ from gateway.backends.base import Reply
 from gateway.dataplane.exchange import Answer, Exchange, unheard
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
+from gateway.dataplane.tally import Tally
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -18,7 +19,7 @@ from gateway.errors import (
     status_of,
 )
 from gateway.protocol.contract import check_answer
-from gateway.runtime.arms import Arm, Header
+from gateway.runtime.arms import DRAWN, PINNED, Arm, Header
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.snapshot import Runtime, Snapshot
 from routing.analysis.outcome import Kind, may_fail_over
@@ -35,6 +36,7 @@ class Pipeline:
     Args:
         runtime: Where the current snapshot is.
         observer: Where evidence goes.
+        tally: Where requests are counted.
         mirror: Where copies for shadows go.
         clock: Monotonic seconds. Not the loop's own time, which is read once a turn and in whole milliseconds.
         draws: Source of draws without a key; never anything that a client sent.
@@ -47,12 +49,14 @@ class Pipeline:
         self,
         runtime: Runtime,
         observer: Observer,
+        tally: Tally,
         mirror: Mirror,
         clock: Callable[[], float],
         draws: Random | None = None,
     ) -> None:
         self._runtime = runtime
         self._observer = observer
+        self._tally = tally
         self._mirror = mirror
         self._clock = clock
         self._draws = draws or Random()
@@ -66,6 +70,7 @@ class Pipeline:
             version: The version that it names, ``None`` for a draw.
             headers: Lower-case names; where sticky keys come from.
         """
+        exchange.begun_s = self._clock()
         snapshot = self._runtime.current
         route = snapshot.routes.get(exchange.model)
         if route is not None:
@@ -93,6 +98,7 @@ class Pipeline:
         if exchange.detector is not None and exchange.refusal is None:
             self._observer.abandoned(exchange, self._clock())
         self._count(exchange, Kind.CANCELLED)
+        self._tally.left(exchange)
         self._leave(exchange)
 
     def drop(self, exchange: Exchange) -> None:
@@ -122,7 +128,7 @@ class Pipeline:
                 f"model {exchange.model!r} has no version {version!r}; there are {', '.join(map(repr, known))}"
             )
         exchange.is_pinned = True
-        arm.evidence.counters.pinned += 1
+        arm.evidence.counters.counts[PINNED] += 1
         return arm
 
     def _draw(self, exchange: Exchange, route: CompiledRoute) -> Arm:
@@ -138,7 +144,7 @@ class Pipeline:
             exchange.key_hash = hash(key)
         arm = route.arms[index]
         counters = arm.evidence.counters
-        counters.drawn += 1
+        counters.counts[DRAWN] += 1
         counters.last_drawn_s = self._clock()
         if arm is stable:
             exchange.stable_evidence = True
@@ -230,11 +236,11 @@ class Pipeline:
         arm = exchange.arm
         if arm is None or exchange.dispatched_s == 0.0:
             return
-        counters = arm.evidence.counters
-        counters.in_flight -= 1
-        counters.outcomes[kind] += 1
-        if latency_s is not None and kind is Kind.OK:
-            arm.evidence.histogram.observe(latency_s)
+        arm.evidence.counters.ended(kind)
+        if latency_s is not None:
+            exchange.attempted_s += latency_s
+            if kind is Kind.OK:
+                arm.evidence.answered(latency_s)
         exchange.dispatched_s = 0.0
 
     def _deliver(self, exchange: Exchange, reply: Reply) -> None:
@@ -243,6 +249,7 @@ class Pipeline:
         named = arm.pinned_headers if exchange.is_pinned else arm.headers
         headers = (*named, ATTEMPTS[exchange.attempts])
         if reply.kind is Kind.TIMEOUT and self._clock() >= exchange.deadline_s:
+            self._tally.out_of_time()
             error = DeadlineExceeded("no version answered within the request's deadline")
             reply = Reply(Kind.TIMEOUT, status_of(error), error_body(str(error)))
         self._finish(exchange, Answer(reply.status, reply.body, headers, reply.header_length))
@@ -252,6 +259,7 @@ class Pipeline:
     def _finish(self, exchange: Exchange, answer: Answer) -> None:
         self._leave(exchange)
         exchange.deliver(answer)
+        self._tally.answered(exchange, answer.status, self._clock())
 
     def _leave(self, exchange: Exchange) -> None:
         exchange.is_done = True

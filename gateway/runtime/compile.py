@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.backends.registry import BackendKey, Registry, Slot
+from gateway.metrics.ledger import Ledger
 from gateway.runtime.arms import Arm, Evidence
 from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
 from routing.analysis.objective import Objective, objectives
@@ -23,6 +24,7 @@ class CompiledRoute:
         shadows: Where copies go.
         key_sources: ``(is_cookie, name)`` in order, names lower-case for headers.
         attempt_cap_s: Longest time of a canary's attempt that may be retried; ``None``: half the remaining time.
+        request_seconds: Times of its requests; ``overhead``: what the gateway adds to them.
         users: Requests that still hold this route.
     """
 
@@ -36,7 +38,9 @@ class CompiledRoute:
         "has_latency_slo",
         "key_sources",
         "model",
+        "overhead",
         "plan",
+        "request_seconds",
         "retired",
         "retries",
         "shadows",
@@ -54,6 +58,7 @@ class CompiledRoute:
         by_version: Mapping[str, Arm],
         shadows: Sequence[CompiledShadow],
         on_idle: Callable[["CompiledRoute"], None],
+        ledger: Ledger,
     ) -> None:
         route = document.route
         self.model = route.model
@@ -73,6 +78,9 @@ class CompiledRoute:
         self.attempt_cap_s = (
             max(THRESHOLDS_AN_ATTEMPT * latency.largest_ms() / 1000, MIN_ATTEMPT_S) if latency else None
         )
+        thresholds_s = _thresholds_s(slo_objectives(route.slo))
+        self.request_seconds = ledger.request_seconds(route.model, thresholds_s)
+        self.overhead = ledger.overhead_seconds(route.model, thresholds_s)
         self.users = 0
         self.retired = False
         self._on_idle = on_idle
@@ -91,7 +99,12 @@ class CompiledRoute:
 
 
 def compile_route(
-    document: RouteDocument, previous: CompiledRoute | None, registry: Registry, *, opaque: bool
+    document: RouteDocument,
+    previous: CompiledRoute | None,
+    registry: Registry,
+    ledger: Ledger,
+    *,
+    opaque: bool,
 ) -> CompiledRoute:
     """Compile a document, carrying over the evidence of every version whose epoch goes on."""
     route = document.route
@@ -106,7 +119,7 @@ def compile_route(
             version,
             role,
             slot,
-            _evidence(document, version, previous, promises),
+            _evidence(document, version, previous, promises, ledger),
             weight_ppm=weights.get(version, 0),
             revision=document.revision,
             opaque=opaque,
@@ -119,7 +132,7 @@ def compile_route(
             registry.release(slot)
 
     shadows = [_shadow(document, shadow, previous, registry) for shadow in route.shadows]
-    return CompiledRoute(document, plan, arms, by_version, shadows, give_back)
+    return CompiledRoute(document, plan, arms, by_version, shadows, give_back, ledger)
 
 
 def _shadow(
@@ -138,14 +151,22 @@ def _shadow(
 
 
 def _evidence(
-    document: RouteDocument, version: str, previous: CompiledRoute | None, promises: tuple[Objective, ...]
+    document: RouteDocument,
+    version: str,
+    previous: CompiledRoute | None,
+    promises: tuple[Objective, ...],
+    ledger: Ledger,
 ) -> Evidence:
     epoch = document.epoch.get(version, 0)
     before = previous.by_version.get(version) if previous else None
     was_promoted_or_demoted = before is not None and before.is_stable != (version == document.route.stable)
     if before is not None and before.evidence.epoch == epoch and not was_promoted_or_demoted:
         return before.evidence
-    return Evidence(epoch, promises)
+    return Evidence(epoch, promises, ledger.version(document.model, version, _thresholds_s(promises)))
+
+
+def _thresholds_s(promises: tuple[Objective, ...]) -> list[float]:
+    return [promise.threshold_s for promise in promises if promise.threshold_s is not None]
 
 
 def slo_objectives(slo: Slo | None) -> tuple[Objective, ...]:

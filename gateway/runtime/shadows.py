@@ -76,8 +76,8 @@ class MirrorCounts:
     __slots__ = ("pairs", "results")
 
     def __init__(self) -> None:
-        self.results: Counter[tuple[str, str, str]] = Counter()
-        self.pairs: Counter[tuple[str, str, str]] = Counter()
+        self.results: Counter[tuple[str, ...]] = Counter()
+        self.pairs: Counter[tuple[str, ...]] = Counter()
 
     def copy(self, key: BackendKey, result: str) -> None:
         """One copy has ended, or is not sent."""

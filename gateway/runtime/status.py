@@ -4,6 +4,7 @@ from typing import Any
 
 from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute
+from gateway.runtime.idle import idle_warnings
 from gateway.runtime.shadows import CompiledShadow
 
 IDLE_S = 60.0
@@ -21,6 +22,7 @@ def route_status(route: CompiledRoute, now_s: float) -> dict[str, Any]:
         "warnings": [
             *(warning for arm in arms for warning in _warnings(arm, now_s)),
             *(warning for shadow in route.shadows for warning in _idle(shadow, now_s)),
+            *idle_warnings(route.document),
         ],
     }
 
@@ -76,7 +78,7 @@ def _warnings(arm: Arm, now_s: float) -> list[str]:
 def _idle(shadow: CompiledShadow, now_s: float) -> list[str]:
     """A shadow that gets nothing proves nothing."""
     evidence = shadow.evidence
-    if evidence.last_sent_s is not None and now_s - evidence.last_sent_s <= IDLE_S:
+    if not shadow.sample_ppm or (evidence.last_sent_s is not None and now_s - evidence.last_sent_s <= IDLE_S):
         return []
     reasons = ", ".join(f"{count} {reason}" for reason, count in evidence.not_sent.items())
     why = f"; not sent: {reasons}" if reasons else ""

@@ -3,7 +3,7 @@
 from urllib.parse import parse_qsl, urlsplit
 
 from routing.store.base import Change, Record, Store
-from routing.store.history import GENESIS_SHA256, HistoryEntry, chain, verify
+from routing.store.history import GENESIS_SHA256, UNREADABLE, HistoryEntry, chain, verify
 from routing.store.memory import MemoryStore
 from routing.store.redis import RedisStore
 from routing.store.sqlite import SqliteStore
@@ -11,6 +11,7 @@ from routing.store.write import Draft, write
 
 __all__ = [
     "GENESIS_SHA256",
+    "UNREADABLE",
     "Change",
     "Draft",
     "HistoryEntry",

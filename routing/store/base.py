@@ -1,6 +1,6 @@
 """What every store promises. One contract suite holds all of them to it."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,8 +91,21 @@ class Store(Protocol):
             PositionLost: The changes after this position are not all there.
         """
 
-    async def history(self, model: str, *, limit: int = 1000) -> Sequence[HistoryEntry]:
-        """The newest ``limit`` entries of a route, oldest first."""
+    async def history(self, model: str, *, limit: int = 1000, until: int | None = None) -> Sequence[HistoryEntry]:
+        """The newest ``limit`` entries of a route, oldest first; only revisions up to ``until`` when it is given.
+
+        A row that somebody broke comes back as an entry of the verb ``UNREADABLE`` that ``verify`` refuses.
+        """
+
+    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> None:
+        """Say that a replica is alive for ``ttl_s`` seconds from now, and what it says; 0 takes it away.
+
+        The time is the store's own, so that the clocks of replicas need not agree. It is not part of the contents:
+        no revision, no history, no change.
+        """
+
+    async def presences(self) -> Mapping[str, bytes]:
+        """What every replica said whose time is not over, by replica."""
 
     async def ping(self) -> str:
         """The store_id now held: a store that was flushed or replaced meanwhile answers another."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 GENESIS_SHA256 = "0" * 64  # what the first entry of a model follows
+UNREADABLE = "unreadable"  # verb of what stands for a row that is no entry
+YEAR_ONE_S, YEAR_9999_S = -62_135_596_800, 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,26 @@ def decode(data: bytes) -> HistoryEntry:
     if not newline:
         raise ValueError("not a history entry: the document is missing")
     return entry
+
+
+def entry_in(data: bytes, model: str, revision: int) -> HistoryEntry:
+    """The entry in a row of a store; when it is none, one of the verb ``UNREADABLE`` that ``verify`` refuses."""
+    try:
+        entry = decode(data)
+        if _is_sound(entry) and (entry.model, entry.revision) == (model, revision):
+            digest(entry)  # can be hashed: no NaN in it
+            return entry
+    except (ValueError, TypeError, RecursionError):
+        pass
+    reason = "this entry of the history cannot be read: somebody changed it"
+    kept = data if isinstance(data, bytes) else str(data).encode()
+    return HistoryEntry(model, revision, 0.0, "", reason, "", UNREADABLE, None, kept, "", sha256="")
+
+
+def _is_sound(entry: HistoryEntry) -> bool:
+    words = (entry.model, entry.actor, entry.reason, entry.change_id, entry.verb, entry.prev_sha256, entry.sha256)
+    is_time = type(entry.at) in (int, float) and YEAR_ONE_S <= entry.at <= YEAR_9999_S
+    return all(isinstance(word, str) for word in words) and is_time and type(entry.revision) is int
 
 
 def canonical(value: Any) -> bytes:

@@ -1,8 +1,9 @@
 """A store in this process, for tests and for trying things out: gone when the process is."""
 
 import secrets
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from itertools import islice
 
 from routing.errors import PositionLost, StaleRevision, StoreUnavailable
@@ -27,6 +28,7 @@ class MemoryStore:
         self._records: dict[str, Record] = {}
         self._history: dict[str, deque[HistoryEntry]] = {}
         self._changes: deque[Change] = deque(maxlen=kept)
+        self._presences: dict[str, tuple[float, bytes]] = {}
         self._sequence = 0
         self._kept = kept
         self._bell = Bell()
@@ -87,10 +89,26 @@ class MemoryStore:
             if seen == self._sequence:
                 await ticket.wait()
 
-    async def history(self, model: str, *, limit: int = 1000) -> Sequence[HistoryEntry]:
+    async def history(self, model: str, *, limit: int = 1000, until: int | None = None) -> Sequence[HistoryEntry]:
         """See Store."""
         self._require_open()
-        return list(self._history.get(model, ()))[-limit:] if limit > 0 else []
+        found = (e for e in reversed(self._history.get(model, ())) if until is None or e.revision <= until)
+        return [*islice(found, max(limit, 0))][::-1]
+
+    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> None:
+        """See Store."""
+        self._require_open()
+        if ttl_s > 0:
+            self._presences[replica_id] = (time.monotonic() + ttl_s, data)
+        else:
+            self._presences.pop(replica_id, None)
+
+    async def presences(self) -> Mapping[str, bytes]:
+        """See Store."""
+        self._require_open()
+        now_s = time.monotonic()
+        self._presences = {name: held for name, held in self._presences.items() if held[0] > now_s}
+        return {name: data for name, (_, data) in sorted(self._presences.items())}
 
     async def ping(self) -> str:
         """See Store."""

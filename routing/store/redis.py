@@ -6,8 +6,9 @@ connection, connecting, sending and reading together; the client library's own t
 
 import asyncio
 import contextlib
+import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool
@@ -19,7 +20,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 from routing.errors import OutcomeUnknown, PositionLost, StaleRevision, StoreUnavailable
 from routing.store import redis_scripts as scripts
 from routing.store.base import Change, Record, check_step, make_position, sequence_in
-from routing.store.history import HistoryEntry, decode, encode
+from routing.store.history import HistoryEntry, encode, entry_in
 
 COMMAND_TIMEOUT_S = 1.0  # one command, from waiting for a connection to the whole reply
 WATCH_BLOCK_S = 1.0  # how long the server holds a watch without news; then the store's identity is checked
@@ -138,12 +139,26 @@ class RedisStore:
                     seen = sequence
                     yield Change(make_position(store_id, seen), fields[b"model"].decode(), int(fields[b"revision"]))
 
-    async def history(self, model: str, *, limit: int = 1000) -> Sequence[HistoryEntry]:
+    async def history(self, model: str, *, limit: int = 1000, until: int | None = None) -> Sequence[HistoryEntry]:
         """See Store."""
         if limit <= 0:
             return []
-        entries = await self._command("ZREVRANGE", scripts.history_key(model), 0, limit - 1)
-        return [decode(entry) for entry in reversed(entries)]
+        newest = "+inf" if until is None else until
+        command = ("ZREVRANGEBYSCORE", scripts.history_key(model), newest, "-inf", "WITHSCORES", "LIMIT", 0, limit)
+        flat = await self._command(*command)
+        rows = [*zip(flat[::2], flat[1::2], strict=True)]
+        return [entry_in(entry, model, int(float(revision))) for entry, revision in reversed(rows)]
+
+    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> None:
+        """See Store."""
+        ttl_ms = max(0, math.ceil(ttl_s * 1000))
+        await self._command("EVAL", scripts.PUT_PRESENCE, 1, scripts.PRESENCE, replica_id, data, ttl_ms)
+
+    async def presences(self) -> Mapping[str, bytes]:
+        """See Store."""
+        flat = await self._command("EVAL", scripts.PRESENCES, 1, scripts.PRESENCE)
+        said = {name.decode(): data for name, data in zip(flat[::2], flat[1::2], strict=True)}
+        return dict(sorted(said.items()))
 
     async def ping(self) -> str:
         """See Store."""
@@ -243,5 +258,5 @@ def _unpack(model: str, packed: bytes) -> Record:
 
 def _require_stored(entry: HistoryEntry, expected: int, current: int, past: bytes) -> None:
     """Accept that another revision is held if ``past``, the entry of our revision, is this very change."""
-    if not past or decode(past).change_id != entry.change_id:
+    if not past or entry_in(past, entry.model, entry.revision).change_id != entry.change_id:
         raise StaleRevision(expected, current)

@@ -7,6 +7,7 @@ All keys share the hash tag ``{turnout}``, so that one script may touch them on 
     {turnout}:history:MODEL    zset    score: revision, member: encoded history entry
     {turnout}:changes          stream  id SEQUENCE-0, fields model, revision, store; dense ids make a gap visible
     {turnout}:void:ATTEMPT     string  an attempt that was given up and must not happen any more; expires
+    {turnout}:presence         hash    replica -> "EXPIRES_MS " by the server's clock, and what it says; expires whole
 
 Delete all of it or nothing. Documents and entries are opaque to the scripts.
 """
@@ -15,6 +16,7 @@ LAYOUT = 1
 META = "{turnout}:meta"
 ROUTES = "{turnout}:routes"
 CHANGES = "{turnout}:changes"
+PRESENCE = "{turnout}:presence"
 
 
 def history_key(model: str) -> str:
@@ -65,4 +67,34 @@ redis.call('SET', KEYS[3], '', 'EX', ARGV[3])
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 local past = redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[2], ARGV[2])
 return {held and string.match(held, '^%d+') or '0', past[1] or ''}
+"""
+
+# A replica is alive. KEYS presence. ARGV replica, what it says, milliseconds; 0 takes it away.
+PUT_PRESENCE = """
+if ARGV[3] == '0' then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  return
+end
+local time = redis.call('TIME')
+local expires_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3]
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', expires_ms) .. ARGV[2])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+"""
+
+# Replicas that are alive by the server's clock; forgets the others. KEYS presence.
+PRESENCES = """
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local alive = {}
+local flat = redis.call('HGETALL', KEYS[1])
+for i = 1, #flat, 2 do
+  local expires_ms, data = string.match(flat[i + 1], '^(%d+) (.*)$')
+  if expires_ms and tonumber(expires_ms) > now_ms then
+    alive[#alive + 1] = flat[i]
+    alive[#alive + 1] = data
+  else
+    redis.call('HDEL', KEYS[1], flat[i])
+  end
+end
+return alive
 """

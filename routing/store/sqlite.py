@@ -11,7 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -19,13 +19,14 @@ from typing import TypeVar, TypeVarTuple, Unpack
 from routing.errors import OutcomeUnknown, PositionLost, StaleRevision, StoreUnavailable
 from routing.store.base import Change, Record, check_step, make_position, sequence_in
 from routing.store.bell import Bell
-from routing.store.history import HistoryEntry, decode, encode
+from routing.store.history import HistoryEntry, encode, entry_in
 
 POLL_S = 0.020  # how often a watch asks whether another process has written
 BUSY_TIMEOUT_S = 1.0  # how long another process may hold the file's lock
 CALL_TIMEOUT_S = 3.0  # how long a call waits for the thread: a disk that hangs must not hang the caller
 WATCH_BATCH = 500  # changes read at once
 SCHEMA_VERSION = 1
+LARGEST_INTEGER = (1 << 63) - 1
 
 SCHEMA = """
 CREATE TABLE meta (store_id TEXT NOT NULL);
@@ -36,6 +37,14 @@ CREATE TABLE history (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     model TEXT NOT NULL, revision INTEGER NOT NULL, entry BLOB NOT NULL, UNIQUE (model, revision)
 );
+"""
+
+# Beside the schema and not in its version: a release that does not know it is not disturbed by it. On one machine
+# everybody has the same clock; a row whose time is further away than it was given has seen the clock set back.
+PRESENCE = """
+CREATE TABLE IF NOT EXISTS presence (
+    replica_id TEXT PRIMARY KEY, expires_at REAL NOT NULL, ttl_s REAL NOT NULL, data BLOB NOT NULL
+)
 """
 
 T = TypeVar("T")
@@ -130,9 +139,17 @@ class SqliteStore:
             if ticket.is_set():  # asked, not taken from how the wait ended: both may come true at once
                 version = -1
 
-    async def history(self, model: str, *, limit: int = 1000) -> Sequence[HistoryEntry]:
+    async def history(self, model: str, *, limit: int = 1000, until: int | None = None) -> Sequence[HistoryEntry]:
         """See Store."""
-        return await self._call(self._entries, model, limit)
+        return await self._call(self._entries, model, limit, until)
+
+    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> None:
+        """See Store."""
+        await self._call(self._keep_presence, replica_id, data, ttl_s)
+
+    async def presences(self) -> Mapping[str, bytes]:
+        """See Store."""
+        return await self._call(self._alive)
 
     async def ping(self) -> str:
         """See Store."""
@@ -168,6 +185,7 @@ class SqliteStore:
                 )
             if version == 0:
                 self._create()
+            self._db.execute(PRESENCE)
         self._use_wal()  # only now that we know the file is ours
         self._db.execute("PRAGMA synchronous = FULL")
         return self._identify()
@@ -229,7 +247,7 @@ class SqliteStore:
     def _is_stored(self, entry: HistoryEntry) -> bool:
         query = "SELECT entry FROM history WHERE model = ? AND revision = ?"
         row = self._db.execute(query, (entry.model, entry.revision)).fetchone()
-        return row is not None and decode(row[0]).change_id == entry.change_id
+        return row is not None and entry_in(row[0], entry.model, entry.revision).change_id == entry.change_id
 
     def _newest(self) -> tuple[str, int]:
         (sequence,) = self._db.execute("SELECT coalesce(max(sequence), 0) FROM history").fetchone()
@@ -243,10 +261,24 @@ class SqliteStore:
         query = "SELECT sequence, model, revision FROM history WHERE sequence > ? ORDER BY sequence LIMIT ?"
         return now, self._db.execute(query, (seen, WATCH_BATCH)).fetchall()
 
-    def _entries(self, model: str, limit: int) -> Sequence[HistoryEntry]:
-        query = "SELECT entry FROM history WHERE model = ? ORDER BY revision DESC LIMIT ?"
-        rows = self._db.execute(query, (model, max(limit, 0))).fetchall()
-        return [decode(entry) for (entry,) in reversed(rows)]
+    def _entries(self, model: str, limit: int, until: int | None) -> Sequence[HistoryEntry]:
+        query = "SELECT revision, entry FROM history WHERE model = ? AND revision <= ? ORDER BY revision DESC LIMIT ?"
+        newest = LARGEST_INTEGER if until is None else until
+        rows = self._db.execute(query, (model, newest, max(limit, 0))).fetchall()
+        return [entry_in(entry, model, revision) for revision, entry in reversed(rows)]
+
+    def _keep_presence(self, replica_id: str, data: bytes, ttl_s: float) -> None:
+        with _Transaction(self._db):
+            if ttl_s > 0:
+                row = (replica_id, time.time() + ttl_s, ttl_s, data)
+                self._db.execute("INSERT OR REPLACE INTO presence VALUES (?, ?, ?, ?)", row)
+            else:
+                self._db.execute("DELETE FROM presence WHERE replica_id = ?", (replica_id,))
+            self._db.execute("DELETE FROM presence WHERE expires_at <= ?", (time.time(),))
+
+    def _alive(self) -> Mapping[str, bytes]:
+        query = "SELECT replica_id, data FROM presence WHERE expires_at - ? BETWEEN 0 AND ttl_s ORDER BY replica_id"
+        return dict(self._db.execute(query, (time.time(),)).fetchall())
 
     def _sentence(self, error: Exception) -> str:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

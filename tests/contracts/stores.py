@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+
+import redis
 
 from routing.store import (
     GENESIS_SHA256,
@@ -19,6 +22,7 @@ from routing.store import (
     Store,
     chain,
 )
+from routing.store.history import entry_in
 from tests.redis_server import RedisServer
 
 NEWS_TIMEOUT_S = 5.0
@@ -40,6 +44,23 @@ class Place:
             return SqliteStore(self._file)
         assert self.server is not None
         return RedisStore(self.server.url)
+
+    def break_history(self, model: str, revision: int, row: bytes) -> None:
+        """Put something else in the place of a history entry, behind the store's back."""
+        if self.kind == "memory":
+            kept = self._memory._history[model]
+            index = next(i for i, entry in enumerate(kept) if entry.revision == revision)
+            kept[index] = entry_in(row, model, revision)
+        elif self.kind == "sqlite":
+            with contextlib.closing(sqlite3.connect(self._file)) as db, db:
+                db.execute("UPDATE history SET entry = ? WHERE model = ? AND revision = ?", (row, model, revision))
+        else:
+            assert self.server is not None
+            client = redis.Redis.from_url(self.server.url)
+            key = f"{{turnout}}:history:{model}"
+            client.zremrangebyscore(key, revision, revision)
+            client.zadd(key, {row: revision})
+            client.close()
 
 
 @contextlib.asynccontextmanager

@@ -268,3 +268,63 @@ def test_documents_are_opaque_bytes(place: Place, documents: list[bytes], model:
             assert verify(history, head_sha256=record.head_sha256) is None
 
     asyncio.run(scenario())
+
+
+def test_history_is_read_up_to_a_revision(place: Place) -> None:
+    async def scenario() -> None:
+        store = place.client()
+        async with opened(store):
+            for number in range(6):
+                await put(store, "credit", b"%d" % number)
+            read = [e.revision for e in await store.history("credit", until=4, limit=2)]
+            assert read == [3, 4]
+            assert [e.revision for e in await store.history("credit", until=99)] == [1, 2, 3, 4, 5, 6]
+            assert list(await store.history("credit", until=0)) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_presence_is_seen_by_all_until_its_time_is_over_or_it_is_taken_away(place: Place) -> None:
+    async def scenario() -> None:
+        one, two = place.client(), place.client()
+        async with opened(one, two):
+            before = await one.position()
+            assert await one.presences() == {}
+            said = b'{"applied": 1}\n\x00\xff 12 more'
+            await one.put_presence("a", said, 60)
+            await two.put_presence("b", b"b", 60)
+            await two.put_presence("brief", b"", 0.02)
+            await asyncio.sleep(0.03)
+            assert await one.presences() == await two.presences() == {"a": said, "b": b"b"}
+            await one.put_presence("b", b"again", 60)
+            await one.put_presence("a", b"", 0)
+            await one.put_presence("never", b"", 0)
+            assert await two.presences() == {"b": b"again"}
+            await one.put_presence("b", b"shorter", 0.02)
+            await asyncio.sleep(0.03)
+            assert await two.presences() == {}
+            assert await one.position() == before, "it is no change"
+            assert list(await one.list()) == []
+        for call in (one.presences(), one.put_presence("a", b"", 1)):
+            with pytest.raises(StoreUnavailable):
+                await call
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("garbage", [b"", b"no entry", b'{"model": 1}\n{}', b"\xff\n"])
+def test_a_broken_row_is_an_entry_that_verifying_names(place: Place, garbage: bytes) -> None:
+    async def scenario() -> None:
+        store = place.client()
+        async with opened(store):
+            for number in range(3):
+                await put(store, "credit", b"%d" % number)
+            record = await store.load("credit")
+            assert record is not None
+            place.break_history("credit", 2, garbage)
+            entries = await store.history("credit")
+            assert [(e.revision, e.verb) for e in entries] == [(1, "put"), (2, "unreadable"), (3, "put")]
+            assert verify(entries, head_sha256=record.head_sha256) == 2
+            assert await put(store, "credit", b"goes on") == await store.load("credit")
+
+    asyncio.run(scenario())

@@ -272,3 +272,26 @@ def test_a_real_process_in_a_poor_place_says_it_in_one_sentence(turnout: Shell, 
     served = run(TURNOUT_TOKEN=SECRET, HTTP_PROXY="http://127.0.0.1:1", ALL_PROXY="http://127.0.0.1:1")
     assert (served.returncode, served.stderr) == (0, "")
     assert "store sqlite reachable" in served.stdout
+
+
+def test_a_what_if_says_who_would_move(turnout: Shell) -> None:
+    sticky = {"sticky": {"by": ["header:x-customer-id"]}}
+    turnout("routes", "put", "-", stdin=route("moving", 5, **sticky))
+    told = turnout("routes", "whatif", "-", "--key", "user-42", stdin=route("moving", 20, **sticky)).stdout
+    assert "15 % of the keys would move\n  15 % from 1 to 2\nkey user-42: 1 -> 2\n" in told
+    drawn = turnout("routes", "whatif", "-", stdin=route("moving", 20, sticky={**sticky["sticky"], "salt": "b"}))
+    assert "about 23 % of the keys would move" in drawn.stdout
+    assert "note: a new salt draws every key anew" in drawn.stdout
+    assert "moving: nothing to change" in turnout("routes", "put", "-", stdin=route("moving", 5, **sticky)).stdout
+    assert "/stable" in turnout("routes", "whatif", "-", code=1, stdin={**route("moving"), "stable": "9"}).stderr
+
+
+def test_a_write_can_wait_until_it_is_served(turnout: Shell, gateway: GatewayProcess) -> None:
+    put = turnout("routes", "put", "-", "--wait", "--reason", "at once", stdin=route("waited", 20)).stdout
+    assert put.endswith("waited: revision 1; 1: 80 %, 2: 20 %\nevery gateway on the store serves it\n")
+    assert gateway.status("waited")["variants"]
+    flip = json.loads(turnout("routes", "flip", "waited", "--reason", "bad", "--wait", "--json").stdout)
+    assert flip["applied"] == {"all": True, "waiting_for": [], "refused_by": []}
+    assert "serves it" in turnout("routes", "release", "waited", "--reason", "fixed", "--wait").stdout
+    assert "serves it" in turnout("routes", "restore", "waited", "1", "--reason", "back", "--wait").stdout
+    turnout("routes", "flip", "waited", "--reason", "x", "--wait", "--dry-run", code=2)

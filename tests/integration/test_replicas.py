@@ -1,6 +1,7 @@
 """Two gateways on one real Redis: edits and flips cross over; the store may go away."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,3 +187,50 @@ def status_store(replica: GatewayProcess) -> dict[str, Any]:
         store = admin.send("GET", "/admin/v1/status").json()["store"]
     assert isinstance(store, dict)
     return store
+
+
+def test_a_write_that_waited_is_served_everywhere_when_it_answers(tmp_path: Path, redis: RedisServer) -> None:
+    with gateway(tmp_path / "a", redis, credit()) as first, gateway(tmp_path / "b", redis) as second:
+        for number in range(1, 6):
+            with first.admin() as admin:
+                answer = admin.send(
+                    "PATCH",
+                    "/admin/v1/routes/credit?wait=applied&timeout_ms=10000",
+                    {"enforce": number % 2 == 0},
+                    {"if-match": f'"{number}"'},
+                )
+            assert (answer.status, answer.json()["applied"]) == (
+                200,
+                {"all": True, "waiting_for": [], "refused_by": []},
+            )
+            assert revision(first) == revision(second) == number + 1
+        seen = first.status("credit")["replicas"]
+        assert [(item["applied_revision"], item["refused_revision"]) for item in seen] == [(6, None)] * 2
+        names = {item["name"] for item in seen}
+        with second.admin() as admin:
+            own = admin.send("GET", "/admin/v1/status").json()["replica"]
+        assert own in names
+        assert second.stop() == 0
+        assert {item["name"] for item in first.status("credit")["replicas"]} == names - {own}, "a clean end is known"
+
+
+def test_a_write_that_waits_for_a_stopped_gateway_says_so_and_a_drain_ends_the_wait(
+    tmp_path: Path, redis: RedisServer
+) -> None:
+    with gateway(tmp_path / "a", redis, credit()) as first, gateway(tmp_path / "b", redis) as second:
+        eventually(lambda: len(first.status("credit")["replicas"]) == 2)
+        with second.admin() as admin:
+            name = admin.send("GET", "/admin/v1/status").json()["replica"]
+        second.signal(signal.SIGSTOP)
+        try:
+            with first.admin() as admin:
+                path = "/admin/v1/routes/credit?wait=applied&timeout_ms="
+                late = admin.send("PATCH", path + "50", {"enforce": False}, {"if-match": '"1"'})
+                assert (late.status, late.json()["applied"]["waiting_for"]) == (200, [name])
+                threading.Timer(0.2, first.signal, [signal.SIGTERM]).start()
+                ended = admin.send("PATCH", path + "60000", {"enforce": True}, {"if-match": '"2"'})
+                assert (ended.status, ended.json()["revision"]) == (200, 3)
+                assert (ended.json()["applied"]["waiting_for"], ended.seconds < 3) == ([name], True)
+            assert first.wait(5) == 0
+        finally:
+            second.signal(signal.SIGCONT)

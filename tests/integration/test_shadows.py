@@ -137,6 +137,10 @@ def test_no_answer_of_a_shadow_reaches_a_client(
     found = rig.settled(30)
     assert found["sent"] == 30
     assert found["agree_share"] == (1.0 if mode == "ok" else 0.0)
+    with gateway.admin() as admin:
+        metrics = admin.send("GET", "/metrics").body.decode()
+    agree = "true" if mode == "ok" else "false"
+    assert f'turnout_mirror_pairs_total{{agree="{agree}",model="{rig.model}",version="3"}} 30' in metrics
     if mode in {"error_500", "reset_after_head"}:
         assert found["table"]["shadow_failed"] == 30
     if mode in {"wrong_shape", "not_json"}:

@@ -99,8 +99,10 @@ class Plane:
             "http_version": "1.1",
         }
 
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
         async def receive() -> Any:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return next(messages, {"type": "http.disconnect"})
 
         async def send(message: Any) -> None:
             sent.append(message)

@@ -72,7 +72,7 @@ def credentials(who: str | None) -> dict[str, str]:
 
 def everything(plane: Plane) -> Iterator[tuple[str, str]]:
     paths = served_paths(plane.app)
-    assert len(paths) == 10
+    assert len(paths) == 13
     for path in [*paths, *UNKNOWN, *(spelling for served in paths for spelling in spellings(served))]:
         for method in METHODS:
             yield method, path

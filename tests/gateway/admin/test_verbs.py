@@ -63,7 +63,7 @@ async def test_the_reason_of_a_verb_stands_in_its_body_alone(plane: Plane) -> No
     answer = await plane.ask("POST", "/routes/credit/flip?reason=there", {"reason": "here"})
     assert (answer.status_code, answer.json()["error"]) == (
         400,
-        "the parameter 'reason' is unknown: this path knows dry_run",
+        "the parameter 'reason' is unknown: this path knows dry_run, wait, timeout_ms",
     )
 
 

@@ -1,7 +1,7 @@
 from routing.codec import decode
 from routing.document import RouteDocument
 from routing.explain import explain
-from tests.gateway.admin.plane import Plane, on_a_plane
+from tests.gateway.admin.plane import ROUTE, Plane, on_a_plane
 
 
 def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
@@ -10,6 +10,7 @@ def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
         await plane.ask(
             "PUT", "/routes/new", {"stable": "1", "variants": [{"version": "1", "weight": 100}]}, if_none_match="*"
         )
+        await plane.store.put_presence("a", b'{"applied": {"credit": 1}, "refused": {}}', 60)
         answer = await plane.ask("GET", "/routes/credit/status", who="vera")
         assert answer.json() == {
             "model": "credit",
@@ -19,6 +20,7 @@ def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
             "latched": [],
             "applied_revision": 1,
             "versions": {"1": {"state": "ready"}},
+            "replicas": [{"name": "a", "applied_revision": 1, "refused_revision": None}],
         }
         answer = await plane.ask("GET", "/routes/new/status")
         assert answer.json()["applied_revision"] is None
@@ -64,5 +66,59 @@ def test_metrics_need_a_token_and_a_source() -> None:
     async def without(plane: Plane) -> None:
         assert (await plane.ask("GET", "/metrics")).status_code == 404
 
-    on_a_plane(with_metrics, metrics=lambda: (b"turnout_up 1\n", "text/plain; version=0.0.4"))()
+    async def metrics(_accept: str) -> tuple[bytes, str]:
+        return b"turnout_up 1\n", "text/plain; version=0.0.4"
+
+    on_a_plane(with_metrics, metrics=metrics)()
     on_a_plane(without)()
+
+
+@on_a_plane
+async def test_a_key_in_the_body_is_explained_as_one_in_the_url(plane: Plane) -> None:
+    await plane.create()
+    for key, quoted in (("a", "a"), ("é &", "%C3%A9%20%26")):
+        asked = await plane.ask("POST", "/routes/credit/explain", {"key": key})
+        assert asked.json() == (await plane.ask("GET", f"/routes/credit/explain?key={quoted}")).json()
+    for odd in ({}, {"key": ""}, {"key": 1}, {"key": "a", "kye": "b"}, [], {"key": "x" * 5000}):
+        answer = await plane.ask("POST", "/routes/credit/explain", odd)
+        assert (answer.status_code, bool(answer.json()["problems"])) == (422, True)
+    assert (await plane.ask("POST", "/routes/nobody/explain", {"key": "a"})).status_code == 404
+    assert (await plane.ask("POST", "/routes/credit/explain?key=a", {"key": "a"})).status_code == 400
+
+
+@on_a_plane
+async def test_a_what_if_says_who_would_move_and_changes_nothing(plane: Plane) -> None:
+    await plane.create()
+    before = await plane.contents()
+    wish = {**ROUTE, "variants": [{"version": "1", "weight": 80}, {"version": "2", "weight": 20}]}
+    keys = [f"user-{n}" for n in range(200)]
+    answer = await plane.ask("POST", "/routes/credit/whatif", {**wish, "keys": keys})
+    found = answer.json()
+    assert (found["model"], found["revision"], found["would_change"]) == ("credit", 1, True)
+    assert found["before"] == {"1": 950_000, "2": 50_000}
+    assert found["after"] == {"1": 800_000, "2": 200_000}
+    assert (found["moved_ppm"], found["moves"]) == (150_000, [{"from": "1", "to": "2", "ppm": 150_000}])
+    assert await plane.contents() == before
+    await plane.ask("PUT", "/routes/credit", wish, if_match="1")
+    for item in found["keys"]:
+        place = await plane.ask("POST", "/routes/credit/explain", {"key": item["key"]})
+        assert place.json()["version"] == item["after"]
+    same = (await plane.ask("POST", "/routes/credit/whatif", wish)).json()
+    assert (same["would_change"], same["moved_ppm"], same["keys"]) == (False, 0, [])
+    new = (await plane.ask("POST", "/routes/new/whatif", {**wish, "model": "new"})).json()
+    assert (new["revision"], new["before"], new["would_change"]) == (None, {}, True)
+
+
+@on_a_plane
+async def test_a_what_if_is_refused_as_the_edit_would_be(plane: Plane) -> None:
+    await plane.create()
+    wrong = {"stable": "9", "variants": [{"version": "1", "weight": 1}], "sample": 1}
+    put = await plane.ask("PUT", "/routes/credit", wrong, if_match="1")
+    asked = await plane.ask("POST", "/routes/credit/whatif", wrong)
+    assert (asked.status_code, asked.json()) == (422, put.json())
+    for odd in ([], {**ROUTE, "keys": "a"}, {**ROUTE, "keys": [""]}, {**ROUTE, "keys": ["a"] * 1001}):
+        assert (await plane.ask("POST", "/routes/credit/whatif", odd)).status_code == 422
+    await plane.ask("POST", "/routes/credit/flip", {"reason": "bad"})
+    latched = await plane.ask("POST", "/routes/credit/whatif", ROUTE)
+    assert (latched.status_code, latched.json()["code"]) == (409, "latched")
+    assert (await plane.ask("POST", "/routes/credit/whatif", ROUTE, who="vera")).status_code == 403

@@ -1,0 +1,88 @@
+"""Where keys go, and where they would go: explanations and what-ifs, from the plan that serves."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin import query
+from gateway.admin.answers import answer
+from gateway.admin.bodies import Body, parse_body, read_json
+from gateway.admin.changes import Changes, stored, stored_route
+from gateway.admin.routes import model_in
+from routing.document import RouteDocument
+from routing.edit import Replace, next_document
+from routing.errors import InvalidDocument, Problem
+from routing.explain import explain
+from routing.store import Store
+from routing.whatif import what_if
+
+MAX_KEY_CHARS = 4096
+MAX_KEYS = 1000  # keys that one what-if shows
+UNNAMED_CHANGE = "0" * 32  # of a document that is never written
+
+Key = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_KEY_CHARS)]
+
+
+class KeyBody(Body):
+    """Body of ``explain``: a key that should not stand in a URL, which logs keep."""
+
+    key: Key
+
+
+class KeysBody(Body):
+    """The part of a what-if's body that is no route."""
+
+    keys: Annotated[tuple[Key, ...], Field(max_length=MAX_KEYS)] = ()
+
+
+class PlaceEndpoints:
+    """``/routes/{model}/explain`` and ``/routes/{model}/whatif``. Nothing here changes anything."""
+
+    def __init__(self, store: Store, changes: Changes) -> None:
+        self._store = store
+        self._changes = changes
+
+    async def explain(self, request: Request) -> Response:
+        """Why a key gets the version it gets."""
+        return await self._explained(request, query.key_bytes(request))
+
+    async def explain_body(self, request: Request) -> Response:
+        """The same for a key in the body."""
+        query.parameters(request)
+        body = parse_body(KeyBody, await read_json(request))
+        return await self._explained(request, body.key.encode())
+
+    async def whatif(self, request: Request) -> Response:
+        """Who would move if the route in the body were put."""
+        query.parameters(request)
+        model, plain = model_in(request), await read_json(request)
+        keys, plain = _split(plain)
+        route = self._changes.route_from(model, plain)
+        before = stored(await self._store.load(model))
+        after = next_document(before, Replace(route), UNNAMED_CHANGE)
+        is_change = after is not None
+        if after is None:
+            after = before
+        assert isinstance(after, RouteDocument)
+        found = asdict(what_if(before, after, keys))
+        found["moves"] = [{"from": m["source"], "to": m["target"], "ppm": m["ppm"]} for m in found["moves"]]
+        revision = before.revision if isinstance(before, RouteDocument) else None
+        body = {"model": model, "revision": revision, "would_change": is_change, **found}
+        return answer(body, revision=revision)
+
+    async def _explained(self, request: Request, key: bytes) -> Response:
+        document = await stored_route(self._store, model_in(request))
+        return answer(asdict(explain(document, key)), revision=document.revision)
+
+
+def _split(plain: Any) -> tuple[tuple[str, ...], Any]:
+    """The keys of a what-if, and the rest, which is a route."""
+    if not isinstance(plain, Mapping):
+        raise InvalidDocument([Problem("", "type", "the body is a route, with `keys` beside it if you like")])
+    rest = {name: value for name, value in plain.items() if name != "keys"}
+    given = {"keys": plain["keys"]} if "keys" in plain else {}
+    return parse_body(KeysBody, given).keys, rest

@@ -1,0 +1,115 @@
+"""Who serves what by their own word, and waiting until all of them serve a write."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.errors import Overloaded
+from routing.errors import StoreUnavailable
+from routing.store import Store
+
+MAX_WAITS = 64  # writes that wait for replicas at one time
+DEFAULT_WAIT_MS = 10_000
+MAX_WAIT_MS = 60_000
+POLL_FIRST_S = 0.005
+POLL_MAX_S = 0.2
+POLL_GROWTH = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What one live replica said last: revisions by model."""
+
+    name: str
+    applied: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+    def has_applied(self, model: str, revision: int) -> bool:
+        """Whether it serves this revision or a later one."""
+        return self.applied.get(model, 0) >= revision
+
+    def has_refused(self, model: str, revision: int) -> bool:
+        """Whether it refused this revision or a later one, and serves an older one."""
+        return not self.has_applied(model, revision) and self.refused.get(model, 0) >= revision
+
+
+class Replicas:
+    """The replicas on one store.
+
+    Args:
+        store: Open.
+        own: Name of this process, which is waited for even when its word is not there yet; empty: none.
+        draining: Ends all waiting.
+    """
+
+    def __init__(self, store: Store, own: str, draining: asyncio.Event) -> None:
+        self._store = store
+        self._own = own
+        self._draining = draining
+        self._waits = 0
+
+    async def alive(self) -> list[Replica]:
+        """All whose time is not over, by name.
+
+        Raises:
+            StoreUnavailable: As the store.
+        """
+        return [_replica(name, data) for name, data in sorted((await self._store.presences()).items())]
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Room for one more who waits; taken before the write, so that a refusal changes nothing.
+
+        Raises:
+            Overloaded: ``MAX_WAITS`` wait already.
+        """
+        if self._waits >= MAX_WAITS:
+            raise Overloaded(f"{MAX_WAITS} writes wait for replicas already: nothing was changed, try again")
+        self._waits += 1
+        try:
+            yield
+        finally:
+            self._waits -= 1
+
+    async def wait(self, model: str, revision: int, timeout_s: float) -> dict[str, Any]:
+        """Wait until every live replica has applied the revision or refused it, or the time is over."""
+        loop = asyncio.get_running_loop()
+        end_s, delay_s = loop.time() + timeout_s, POLL_FIRST_S
+        while True:
+            try:
+                found = await self._seen(model, revision)
+            except StoreUnavailable as error:
+                return {"all": False, "waiting_for": [], "refused_by": [], "problem": f"it was written, then: {error}"}
+            left_s = end_s - loop.time()
+            if not found["waiting_for"] or left_s <= 0 or self._draining.is_set():
+                return found
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(delay_s, left_s)):
+                    await self._draining.wait()
+            delay_s = min(delay_s * POLL_GROWTH, POLL_MAX_S)
+
+    async def _seen(self, model: str, revision: int) -> dict[str, Any]:
+        alive = await self.alive()
+        if self._own and all(replica.name != self._own for replica in alive):
+            alive.append(Replica(self._own))
+        applied = [replica.name for replica in alive if replica.has_applied(model, revision)]
+        refused = [replica.name for replica in alive if replica.has_refused(model, revision)]
+        waiting = [replica.name for replica in alive if replica.name not in {*applied, *refused}]
+        return {"all": not waiting and not refused, "waiting_for": waiting, "refused_by": refused}
+
+
+def _replica(name: str, data: bytes) -> Replica:
+    """What a replica said; one of another release that cannot be understood has applied nothing."""
+    try:
+        plain = orjson.loads(data)
+        return Replica(name, _revisions(plain["applied"]), _revisions(plain["refused"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Replica(name)
+
+
+def _revisions(plain: Any) -> Mapping[str, int]:
+    return {str(model): int(revision) for model, revision in plain.items()}

@@ -1,0 +1,100 @@
+"""What the supervisor has seen of documents and of the store, as samples."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from gateway.metrics.families import (
+    APPLY_LAG,
+    FLIPS,
+    REFUSED_DOCUMENTS,
+    STORE_LOSSES,
+    STORE_REACHABLE,
+    UNSENT_LOWERS,
+)
+from gateway.metrics.totals import Labels, Samples
+
+OPERATOR = "operator"
+OTHER = "other"
+REASONS = frozenset({"errors", "fuse", "latency_p50", "latency_p95", "latency_p99", "unready"})
+
+
+class Measures:
+    """Follows documents from the store's word to the worker's.
+
+    Args:
+        clock: Monotonic seconds.
+
+    Attributes:
+        flips: By model, version and reason, since the start: latches that were not there in the document before.
+        store_losses: How often the store went away.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._latched: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[str, tuple[int, float]] = {}
+        self._last_lag_s = 0.0
+        self.flips: Counter[Labels] = Counter()
+        self.store_losses = 0
+
+    def seen(self, model: str, revision: int, data: bytes) -> None:
+        """The store holds this document, and the worker is about to be told."""
+        _, since_s = self._waiting.get(model, (0, self._clock()))
+        self._waiting[model] = (revision, since_s)
+        latched = latches(data)
+        before = self._latched.get(model)
+        self._latched[model] = latched
+        if before is None:  # what was latched before this process began, or in a route that came back, is no news
+            return
+        for version, latch in latched.items():
+            if before.get(version) != latch:
+                self.flips[model, version, _reason(latch)] += 1
+
+    def applied(self, model: str, revision: int) -> None:
+        """The worker serves this revision."""
+        waited = self._waiting.get(model)
+        if waited is not None and waited[0] <= revision:
+            self._last_lag_s = self._clock() - waited[1]
+            del self._waiting[model]
+
+    def forgotten(self, model: str) -> None:
+        """The store holds nothing of it any more."""
+        self._waiting.pop(model, None)
+        self._latched.pop(model, None)
+
+    @property
+    def apply_lag_s(self) -> float:
+        """Of the change that waits longest, or of the last one."""
+        now_s = self._clock()
+        return max((now_s - since_s for _, since_s in self._waiting.values()), default=self._last_lag_s)
+
+    def samples(self, *, is_reachable: bool, refused: int, unsent: int) -> Samples:
+        """As of now."""
+        return {
+            FLIPS.name: dict(self.flips),
+            APPLY_LAG.name: {(): self.apply_lag_s},
+            STORE_REACHABLE.name: {(): int(is_reachable)},
+            STORE_LOSSES.name: {(): self.store_losses},
+            REFUSED_DOCUMENTS.name: {(): refused},
+            UNSENT_LOWERS.name: {(): unsent},
+        }
+
+
+def latches(data: bytes) -> dict[str, Any]:
+    """The latches of a stored document, of any schema; none where it cannot be read."""
+    try:
+        found = orjson.loads(data)["guard"]["latched"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reason(latch: Any) -> str:
+    evidence = latch.get("evidence") if isinstance(latch, dict) else None
+    if evidence is None:
+        return OPERATOR
+    objective = evidence.get("objective") if isinstance(evidence, dict) else None
+    return objective if objective in REASONS else OTHER

@@ -1,0 +1,68 @@
+"""Every inference request is counted once, by the status that went out."""
+
+from gateway.dataplane.exchange import Exchange
+from gateway.errors import BodyTimeout, BodyTooLarge, GatewayError, Overloaded, status_of
+from gateway.metrics.families import NO_ROLE, NO_VERSION, UNKNOWN_MODEL
+from gateway.metrics.ledger import Ledger, Timing
+from gateway.runtime.snapshot import Runtime
+
+CLIENT_LEFT = 499  # what is counted where nobody was left to answer
+DEADLINE = "deadline"
+BOUNDS: dict[type[GatewayError], str] = {
+    Overloaded: "server.max_concurrency",
+    BodyTooLarge: "server.max_body_bytes",
+    BodyTimeout: DEADLINE,
+}
+
+
+class Tally:
+    """Counts requests of one worker. Names from a path become labels only where a route or the repository has them."""
+
+    def __init__(self, runtime: Runtime, ledger: Ledger) -> None:
+        self._runtime = runtime
+        self._ledger = ledger
+        self._without_route: dict[str, tuple[Timing, Timing]] = {}
+
+    def answered(self, exchange: Exchange, status: int, now_s: float) -> None:
+        """A request that reached the pipeline was answered."""
+        arm = exchange.arm
+        if arm is None:
+            self._ledger.request(self._known(exchange.model), NO_VERSION, NO_ROLE, status)
+            return
+        self._ledger.request(arm.model, arm.version, "pinned" if exchange.is_pinned else arm.role, status)
+        route = exchange.route
+        requests, overhead = self._timings(arm.model) if route is None else (route.request_seconds, route.overhead)
+        requests.observe(now_s - exchange.started_s)
+        overhead.observe(max(0.0, now_s - exchange.begun_s - exchange.attempted_s))
+
+    def left(self, exchange: Exchange) -> None:
+        """The client of such a request left first."""
+        arm = exchange.arm
+        if arm is not None:
+            role = "pinned" if exchange.is_pinned else arm.role
+            self._ledger.request(arm.model, arm.version, role, CLIENT_LEFT)
+
+    def refused(self, model: str, error: GatewayError) -> None:
+        """A request was refused at the front door."""
+        self._ledger.request(self._known(model), NO_VERSION, NO_ROLE, status_of(error))
+        bound = BOUNDS.get(type(error))
+        if bound is not None:
+            self._ledger.bound_hit(bound)
+
+    def left_early(self, model: str) -> None:
+        """The client left while its body arrived."""
+        self._ledger.request(self._known(model), NO_VERSION, NO_ROLE, CLIENT_LEFT)
+
+    def out_of_time(self) -> None:
+        """The deadline of a request passed."""
+        self._ledger.bound_hit(DEADLINE)
+
+    def _known(self, model: str) -> str:
+        return model if self._runtime.current.versions(model) else UNKNOWN_MODEL
+
+    def _timings(self, model: str) -> tuple[Timing, Timing]:
+        found = self._without_route.get(model)
+        if found is None:
+            found = self._ledger.request_seconds(model), self._ledger.overhead_seconds(model)
+            self._without_route[model] = found
+        return found

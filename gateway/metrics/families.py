@@ -1,0 +1,161 @@
+"""Names, kinds and labels of all metrics. Label values come from documents or from this code, never from a caller."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+UNKNOWN_MODEL = "_unknown"  # no name begins like this, so it is nobody's model
+NO_VERSION = "_none"  # no version was chosen
+NO_ROLE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric.
+
+    Attributes:
+        name: As it is exposed.
+        labels: In the order in which values are given.
+        text: Help, one line.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    text: str
+
+
+ROUTED = Family(
+    "turnout_routed_total",
+    "counter",
+    ("model", "version", "how"),
+    "Requests by how a version came to them: drawn, redirected (drawn, then given to stable), pinned, failover.",
+)
+JUDGED = Family(
+    "turnout_judged_total",
+    "counter",
+    ("model", "version", "verdict"),
+    "Failures of a canary by what its guard made of them: charged, shared, excused.",
+)
+ATTEMPTS = Family("turnout_attempts_total", "counter", ("model", "version", "outcome"), "Attempts by how they ended.")
+ATTEMPT_SECONDS = Family(
+    "turnout_attempt_seconds",
+    "histogram",
+    ("model", "version"),
+    "Time of good attempts, from dispatch to the last byte.",
+)
+REQUESTS = Family(
+    "turnout_requests_total",
+    "counter",
+    ("model", "version", "role", "code"),
+    "Inference requests by the status that went out; 499: the client left first.",
+)
+REQUEST_SECONDS = Family(
+    "turnout_request_seconds",
+    "histogram",
+    ("model",),
+    "Time of answered inference requests, from their head to their answer.",
+)
+OVERHEAD_SECONDS = Family(
+    "turnout_overhead_seconds",
+    "histogram",
+    ("model",),
+    "Part of it that neither the client's body nor an attempt took: the gateway's own.",
+)
+BOUND_HITS = Family("turnout_bound_hits_total", "counter", ("bound",), "Requests refused at a bound of the data plane.")
+INFLIGHT = Family("turnout_inflight", "gauge", (), "Inference requests in work.")
+LOOP_LAG = Family("turnout_loop_lag_seconds", "gauge", (), "How far the loop that serves is behind.")
+CONNECTIONS = Family("turnout_connections", "gauge", ("listener",), "Open connections.")
+MIRROR = Family("turnout_mirror_total", "counter", ("model", "version", "result"), "Copies for a shadow by their fate.")
+MIRROR_PAIRS = Family(
+    "turnout_mirror_pairs_total",
+    "counter",
+    ("model", "version", "agree"),
+    "Pairs of a shadow's answer and the one that went out.",
+)
+GUARD_EVIDENCE = Family(
+    "turnout_guard_evidence",
+    "gauge",
+    ("model", "version", "objective"),
+    "Odds against the promise in this epoch; 1,000,000 trips. Stable's: 1,000 makes a fault shared.",
+)
+GUARD_CAPPED = Family(
+    "turnout_guard_capped",
+    "gauge",
+    ("model", "version", "objective"),
+    "Hits of this epoch that were not evidence: more than two of one key.",
+)
+GUARD_LATE = Family(
+    "turnout_guard_late",
+    "gauge",
+    ("model", "version", "objective"),
+    "Hits of this epoch that came too late to be put in order.",
+)
+WEIGHT = Family(
+    "turnout_route_weight_ratio", "gauge", ("model", "version"), "Weight in the document that is served, 0 to 1."
+)
+REVISION = Family("turnout_route_revision", "gauge", ("model",), "Revision that is served.")
+LATCHED = Family("turnout_route_latched", "gauge", ("model", "version"), "1 while a person has to release the version.")
+LOWERED = Family(
+    "turnout_route_lowered", "gauge", ("model", "version"), "1 while no draws go there, whatever the weight says."
+)
+READY = Family("turnout_version_ready", "gauge", ("model", "version"), "1 while the version can answer.")
+FLIPS = Family(
+    "turnout_flips_total",
+    "counter",
+    ("model", "version", "reason"),
+    "Flips seen in documents since the start, by objective, or operator.",
+)
+APPLY_LAG = Family(
+    "turnout_apply_lag_seconds",
+    "gauge",
+    (),
+    "From the store's word of a change to serving it: the last change, or one that waits now.",
+)
+REFUSED_DOCUMENTS = Family("turnout_refused_documents", "gauge", (), "Routes whose newest revision cannot be served.")
+UNSENT_LOWERS = Family("turnout_unsent_lowers", "gauge", (), "Flips of guards that the store does not hold yet.")
+STORE_REACHABLE = Family("turnout_store_reachable", "gauge", (), "1 while the store answers.")
+STORE_LOSSES = Family("turnout_store_losses_total", "counter", (), "How often the store went away.")
+LOGINS_REFUSED = Family("turnout_logins_refused_total", "counter", ("why",), "Log-ins that were refused.")
+SERIES_REFUSED = Family(
+    "turnout_series_refused_total",
+    "counter",
+    (),
+    "Series that found no room in a worker's block: they are missing here, requests are not.",
+)
+BUILD_INFO = Family("turnout_build_info", "gauge", ("version", "python", "onnxruntime"), "Always 1.")
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        REQUESTS,
+        ATTEMPTS,
+        ATTEMPT_SECONDS,
+        REQUEST_SECONDS,
+        OVERHEAD_SECONDS,
+        ROUTED,
+        JUDGED,
+        MIRROR,
+        MIRROR_PAIRS,
+        GUARD_EVIDENCE,
+        GUARD_CAPPED,
+        GUARD_LATE,
+        WEIGHT,
+        REVISION,
+        LATCHED,
+        LOWERED,
+        READY,
+        FLIPS,
+        APPLY_LAG,
+        REFUSED_DOCUMENTS,
+        UNSENT_LOWERS,
+        INFLIGHT,
+        LOOP_LAG,
+        CONNECTIONS,
+        BOUND_HITS,
+        STORE_REACHABLE,
+        STORE_LOSSES,
+        LOGINS_REFUSED,
+        SERIES_REFUSED,
+        BUILD_INFO,
+    )
+}
