@@ -27,7 +27,9 @@ from gateway.control.link import Link, Lowered
 from gateway.control.presence import make_replica_id
 from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
+from gateway.dataplane.comparison import Comparison
 from gateway.dataplane.endpoints import DataPlane
+from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.sweeper import Sweeper
@@ -87,12 +89,21 @@ class App:
         self.runtime = Runtime()
         self.registry = Registry(self._make_backend)
         self.observer = Observer(self._breached, time.monotonic)
+        self.mirror = Mirror(
+            Comparison(loop.call_soon_threadsafe), time.monotonic, loop.call_later, settings.mirror.max_queue_bytes
+        )
         block, reader = shared_block()
         self._ledger = Ledger(block)
         tally = Tally(self.runtime, self._ledger)
-        self.pipeline = Pipeline(self.runtime, self.observer, tally, time.monotonic)
+        self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, time.monotonic)
         self._sweeper = Sweeper(
-            self.pipeline, self.runtime, self.observer, loop, time.monotonic, settings.guards.unready_flip_s
+            self.pipeline,
+            self.runtime,
+            self.observer,
+            self.mirror,
+            loop,
+            time.monotonic,
+            settings.guards.unready_flip_s,
         )
         self._repository = self._scan_repository()
         self.sync = Sync(
@@ -120,7 +131,7 @@ class App:
         self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None
         self.connections: Callable[[], Mapping[str, int]] = dict
-        self.mirrored: Mirrored | None = None
+        self.mirrored: Mirrored = self.mirror.counts
         self.data_app: ASGIApp = self.data_plane.app()
         tokens, self._refused = self._tokens(), Counter[str]()
         self.scraper = Scraper(Blocks([reader]), self.facts)
@@ -166,8 +177,9 @@ class App:
         return any(slot.backend.state is State.LOADING for slot in slots)
 
     def drain(self) -> None:
-        """Say on every path that this process is about to end."""
+        """Say on every path that this process is about to end; end the work that no client waits for."""
         self.data_plane.is_draining = True
+        self.mirror.drain()
         self.draining.set()
 
     async def stop(self) -> None:
@@ -175,6 +187,7 @@ class App:
         await self._refusals.flushed()
         await self.supervisor.stop()
         self._sweeper.stop()
+        self.mirror.stop()
         await self.registry.close()
 
     def status(self, model: str) -> Mapping[str, Any] | None:
@@ -197,6 +210,7 @@ class App:
             "ready": self.data_plane.is_started and not self.data_plane.is_draining,
             "draining": self.data_plane.is_draining,
             "in_work": len(self.pipeline.in_work),
+            "mirror_bytes": self.mirror.held_bytes,
             "loop_lag_ms": round(self.observer.lag_s * 1000, 3),
             **self.supervisor.overview(),
         }
@@ -212,8 +226,7 @@ class App:
             LOGINS_REFUSED.name: {(why,): count for why, count in self._refused.items()},
             BUILD_INFO.name: {(__version__, platform.python_version(), onnxruntime.__version__): 1},
         }
-        if self.mirrored is not None:
-            found[MIRROR.name], found[MIRROR_PAIRS.name] = dict(self.mirrored.results), dict(self.mirrored.pairs)
+        found[MIRROR.name], found[MIRROR_PAIRS.name] = dict(self.mirrored.results), dict(self.mirrored.pairs)
         return found
 
     def _breached(self, breach: Breach) -> None:
@@ -235,6 +248,7 @@ class App:
             key.version,
             device=key.spec.device,
             threads=key.spec.threads,
+            inline=not key.is_shadow,
         )
 
     def _make_oip(self, key: BackendKey, spec: OipSpec) -> Backend:

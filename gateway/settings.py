@@ -143,6 +143,16 @@ class Backends(Section):
     max_waiting: int = Field(default=256, ge=0)
 
 
+class Mirror(Section):
+    """Copies to shadows.
+
+    Attributes:
+        max_queue_bytes: Bound on copies that wait, are in flight or are being compared; more are dropped, counted.
+    """
+
+    max_queue_bytes: int = Field(default=64 << 20, ge=0)
+
+
 class Headers(Section):
     """Answer headers; ``opaque`` hides version and role."""
 
@@ -170,6 +180,7 @@ class Settings(BaseSettings):
     deadline: Deadline = Deadline()
     guards: Guards = Guards()
     backends: Backends = Backends()
+    mirror: Mirror = Mirror()
     headers: Headers = Headers()
     drain_s: float = Field(default=30, ge=0, le=3600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

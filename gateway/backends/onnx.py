@@ -32,6 +32,9 @@ def not_before_load() -> Reply:
 class OnnxBackend:
     """One model file.
 
+    Args:
+        inline: Whether short runs may be on the loop; not those of a shadow.
+
     Attributes:
         engine: What runs it, for its configuration.
         in_flight: Runs on the thread or waiting for it.
@@ -40,9 +43,12 @@ class OnnxBackend:
 
     engine = "onnxruntime"
 
-    def __init__(self, file: Path, model: str, version: str, *, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, file: Path, model: str, version: str, *, device: str = "cpu", threads: int = 1, inline: bool = True
+    ) -> None:
         self._file = file
         self._names = model, version
+        self._inline = inline
         self._device = device
         self._threads = threads
         self._model: OnnxModel | None = None
@@ -71,7 +77,7 @@ class OnnxBackend:
     async def open(self) -> None:
         """Load the file and warm it up, off the loop."""
         loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, f"onnx-{self._file.parent.name}", initializer=_give_way_to_the_loop)
+        executor = ThreadPoolExecutor(1, f"onnx-{self._file.parent.name}", initializer=give_way_to_the_loop)
         try:
             model = await loop.run_in_executor(executor, self._load)
         except CannotLoad as error:
@@ -110,7 +116,7 @@ class OnnxBackend:
             on_reply(Reply(Kind.REJECTED, 400, error_body(str(error)), detail=str(error)))
             return _nothing
         run = _Run(model, feeds, request, begin_s)
-        if self._run_time.is_short(run.rows):
+        if self._inline and self._run_time.is_short(run.rows):
             run.do()
             self._note(run)
             on_reply(run.reply)
@@ -213,8 +219,8 @@ class _Job:
         self.cancelled = True
 
 
-def _give_way_to_the_loop() -> None:
-    """Let the loop's thread run first where cores are short: long runs must not delay requests of other models."""
+def give_way_to_the_loop() -> None:
+    """Let the loop's thread run first where cores are short: other work must not delay requests."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), INFERENCE_NICE)

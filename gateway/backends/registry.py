@@ -14,14 +14,15 @@ log = logging.getLogger("turnout.backends")
 
 @dataclass(frozen=True, slots=True)
 class BackendKey:
-    """One version at one place; equal keys share one backend."""
+    """One version at one place; equal keys share one backend. A shadow's serves no client, whatever it runs."""
 
     model: str
     version: str
     spec: OnnxSpec | OipSpec
+    is_shadow: bool = False
 
     def __hash__(self) -> int:
-        return hash((self.model, self.version, self.spec.model_dump_json()))
+        return hash((self.model, self.version, self.spec.model_dump_json(), self.is_shadow))
 
 
 BackendFactory = Callable[[BackendKey], Backend]

@@ -46,6 +46,9 @@ class Exchange:
         detector: That guard, as it was when the attempt was dispatched; the arm may have a new one since.
         stable_evidence: The attempt in flight is a draw of stable's.
         refusal: The canary's reply while stable is asked instead.
+        key: The sticky key, ``None`` when the route has none or the request carries none.
+        in_sequence: The request belongs to a sequence, and so to stable.
+        latency_s: Of the attempt that ended last.
     """
 
     __slots__ = (
@@ -64,9 +67,12 @@ class Exchange:
         "drawn",
         "given_s",
         "header_length",
+        "in_sequence",
         "is_done",
         "is_pinned",
+        "key",
         "key_hash",
+        "latency_s",
         "mask",
         "may_fail_over",
         "model",
@@ -106,7 +112,10 @@ class Exchange:
         self.stable_evidence = False
         self.may_fail_over = False
         self.is_pinned = False
+        self.in_sequence = False
+        self.key: bytes | None = None
         self.key_hash: int | None = None
+        self.latency_s = 0.0
         self.ticket = 0
         self.mask = 0
         self.attempts = 0

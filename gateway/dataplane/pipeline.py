@@ -6,6 +6,7 @@ from random import Random
 
 from gateway.backends.base import Reply
 from gateway.dataplane.exchange import Answer, Exchange, unheard
+from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
 from gateway.dataplane.tally import Tally
 from gateway.errors import (
@@ -36,6 +37,7 @@ class Pipeline:
         runtime: Where the current snapshot is.
         observer: Where evidence goes.
         tally: Where requests are counted.
+        mirror: Where copies for shadows go.
         clock: Monotonic seconds. Not the loop's own time, which is read once a turn and in whole milliseconds.
         draws: Source of draws without a key; never anything that a client sent.
 
@@ -48,12 +50,14 @@ class Pipeline:
         runtime: Runtime,
         observer: Observer,
         tally: Tally,
+        mirror: Mirror,
         clock: Callable[[], float],
         draws: Random | None = None,
     ) -> None:
         self._runtime = runtime
         self._observer = observer
         self._tally = tally
+        self._mirror = mirror
         self._clock = clock
         self._draws = draws or Random()
         self.in_work: set[Exchange] = set()
@@ -71,6 +75,7 @@ class Pipeline:
         route = snapshot.routes.get(exchange.model)
         if route is not None:
             exchange.route = route
+            exchange.key = sticky_key(route, headers)
             route.users += 1
         self.in_work.add(exchange)
         try:
@@ -79,7 +84,7 @@ class Pipeline:
             elif route is None:
                 raise ModelNotFound(unrouted(snapshot, exchange.model))
             else:
-                arm = self._draw(exchange, route, headers)
+                arm = self._draw(exchange, route)
         except GatewayError as error:
             self._finish(exchange, Answer(status_of(error), error_body(str(error))))
             return
@@ -126,11 +131,12 @@ class Pipeline:
         arm.evidence.counters.counts[PINNED] += 1
         return arm
 
-    def _draw(self, exchange: Exchange, route: CompiledRoute, headers: Mapping[bytes, bytes]) -> Arm:
+    def _draw(self, exchange: Exchange, route: CompiledRoute) -> Arm:
         stable = route.stable
         if exchange.is_sequence():
+            exchange.in_sequence = True
             return stable
-        key = sticky_key(route, headers)
+        key = exchange.key
         if key is None:
             index = route.plan.at(self._draws.randrange(PPM))
         else:
@@ -186,7 +192,7 @@ class Pipeline:
         arm = exchange.arm
         assert arm is not None
         now_s = self._clock()
-        latency_s = now_s - exchange.dispatched_s
+        latency_s = exchange.latency_s = now_s - exchange.dispatched_s
         if exchange.refusal is not None:
             self._stable_replied(exchange, exchange.refusal, reply, latency_s)
             return
@@ -247,6 +253,8 @@ class Pipeline:
             error = DeadlineExceeded("no version answered within the request's deadline")
             reply = Reply(Kind.TIMEOUT, status_of(error), error_body(str(error)))
         self._finish(exchange, Answer(reply.status, reply.body, headers, reply.header_length))
+        if exchange.route is not None and exchange.route.shadows:
+            self._mirror.offer(exchange, reply)
 
     def _finish(self, exchange: Exchange, answer: Answer) -> None:
         self._leave(exchange)

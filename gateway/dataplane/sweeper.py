@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
 from gateway.dataplane.pipeline import Pipeline
 from gateway.runtime.snapshot import Runtime
@@ -13,7 +14,7 @@ log = logging.getLogger("turnout.dataplane")
 
 
 class Sweeper:
-    """Looks at everything in flight every ``PERIOD_S``: deadlines, slow attempts, unready canaries, loop lag.
+    """Looks at everything in flight every ``PERIOD_S``: deadlines, copies, slow attempts, unready canaries, loop lag.
 
     Args:
         unready_flip_s: A canary that was ready and has not been for so long is flipped.
@@ -28,6 +29,7 @@ class Sweeper:
         pipeline: Pipeline,
         runtime: Runtime,
         observer: Observer,
+        mirror: Mirror,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         unready_flip_s: float,
@@ -35,6 +37,7 @@ class Sweeper:
         self._pipeline = pipeline
         self._runtime = runtime
         self._observer = observer
+        self._mirror = mirror
         self._loop = loop
         self._clock = clock
         self._unready_flip_s = unready_flip_s
@@ -60,6 +63,7 @@ class Sweeper:
             except Exception:  # one request that cannot be judged must not keep the others from their deadlines
                 log.exception("a request could not be swept", extra={"model": exchange.model})
                 self._pipeline.drop(exchange)
+        self._mirror.sweep(now_s)
         self._ticks += 1
         if self._ticks % self.FLUSH_EVERY == 0:
             self._flush(now_s)

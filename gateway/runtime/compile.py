@@ -1,14 +1,15 @@
 """A document to a compiled route: arms whose answers already exist, beside the plan that picks one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.metrics.ledger import Ledger
 from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
 from routing.analysis.objective import Objective, objectives
 from routing.document import RouteDocument
 from routing.split import SplitPlan, split_plan
-from routing.table import Slo
+from routing.table import Shadow, Slo
 
 MIN_ATTEMPT_S = 0.25  # a canary that may be retried gets at least this, if half the deadline allows
 THRESHOLDS_AN_ATTEMPT = 4
@@ -20,6 +21,7 @@ class CompiledRoute:
     Attributes:
         arms: In the order of the document's variants, as the plan's indices say.
         by_version: Arms of variants and shadows, for pins.
+        shadows: Where copies go.
         key_sources: ``(is_cookie, name)`` in order, names lower-case for headers.
         attempt_cap_s: Longest time of a canary's attempt that may be retried; ``None``: half the remaining time.
         request_seconds: Times of its requests; ``overhead``: what the gateway adds to them.
@@ -41,6 +43,8 @@ class CompiledRoute:
         "request_seconds",
         "retired",
         "retries",
+        "shadows",
+        "side_effects",
         "slots",
         "stable",
         "users",
@@ -52,6 +56,7 @@ class CompiledRoute:
         plan: SplitPlan,
         arms: list[Arm],
         by_version: Mapping[str, Arm],
+        shadows: Sequence[CompiledShadow],
         on_idle: Callable[["CompiledRoute"], None],
         ledger: Ledger,
     ) -> None:
@@ -62,9 +67,11 @@ class CompiledRoute:
         self.arms = arms
         self.by_version = by_version
         self.stable = by_version[route.stable]
-        self.slots: list[Slot] = [arm.slot for arm in by_version.values()]
+        self.shadows = tuple(shadows)
+        self.slots: list[Slot] = [*(arm.slot for arm in by_version.values()), *(s.slot for s in shadows)]
         self.key_sources = [_key_source(source) for source in (route.sticky.by if route.sticky else ())]
         self.retries = route.on_failure == "retry_stable" and not route.side_effects
+        self.side_effects = route.side_effects
         self.enforce = route.enforce
         latency = route.slo.latency if route.slo else None
         self.has_latency_slo = latency is not None
@@ -124,7 +131,23 @@ def compile_route(
         for slot in compiled.slots:
             registry.release(slot)
 
-    return CompiledRoute(document, plan, arms, by_version, give_back, ledger)
+    shadows = [_shadow(document, shadow, previous, registry) for shadow in route.shadows]
+    return CompiledRoute(document, plan, arms, by_version, shadows, give_back, ledger)
+
+
+def _shadow(
+    document: RouteDocument, shadow: Shadow, previous: CompiledRoute | None, registry: Registry
+) -> CompiledShadow:
+    """Compile one shadow; its evidence goes on while its epoch and stable's version and backend are the same."""
+    route = document.route
+    epoch = document.epoch.get(shadow.version, 0)
+    stable = (route.stable, route.backend(route.stable))
+    evidence = ShadowEvidence(epoch, stable)
+    for before in previous.shadows if previous else ():
+        if (before.version, before.evidence.epoch, before.evidence.stable) == (shadow.version, epoch, stable):
+            evidence = before.evidence
+    slot = registry.acquire(BackendKey(route.model, shadow.version, route.backend(shadow.version), is_shadow=True))
+    return CompiledShadow(document, shadow, slot, evidence)
 
 
 def _evidence(

@@ -5,20 +5,23 @@ from typing import Any
 from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.idle import idle_warnings
+from gateway.runtime.shadows import CompiledShadow
 
 IDLE_S = 60.0
 QUANTILES = (0.5, 0.9, 0.99)
 
 
 def route_status(route: CompiledRoute, now_s: float) -> dict[str, Any]:
-    """Per variant: state, counters, latency, guard; and what an operator should be warned of."""
+    """Per variant: state, counters, latency, guard; per shadow: copies, pairs; and what to be warned of."""
     arms = list(route.by_version.values())
     return {
         "model": route.model,
         "revision": route.document.revision,
         "variants": [_arm(arm) for arm in arms],
+        "shadows": [shadow.status() for shadow in route.shadows],
         "warnings": [
             *(warning for arm in arms for warning in _warnings(arm, now_s)),
+            *(warning for shadow in route.shadows for warning in _idle(shadow, now_s)),
             *idle_warnings(route.document),
         ],
     }
@@ -70,3 +73,14 @@ def _warnings(arm: Arm, now_s: float) -> list[str]:
         elif now_s - last_s > IDLE_S:
             found.append(f"canary {arm.version!r} has seen no request for {now_s - last_s:.0f} s")
     return found
+
+
+def _idle(shadow: CompiledShadow, now_s: float) -> list[str]:
+    """A shadow that gets nothing proves nothing."""
+    evidence = shadow.evidence
+    if not shadow.sample_ppm or (evidence.last_sent_s is not None and now_s - evidence.last_sent_s <= IDLE_S):
+        return []
+    reasons = ", ".join(f"{count} {reason}" for reason, count in evidence.not_sent.items())
+    why = f"; not sent: {reasons}" if reasons else ""
+    since = "in this epoch" if evidence.last_sent_s is None else f"for {now_s - evidence.last_sent_s:.0f} s"
+    return [f"shadow {shadow.version!r} is configured but idle: no copy was sent {since}{why}"]

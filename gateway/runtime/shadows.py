@@ -1,0 +1,132 @@
+"""A shadow of one compiled route: where copies go, which requests are copied, and what came of them."""
+
+from collections import Counter
+from typing import Any
+
+from gateway.backends.registry import BackendKey, Slot
+from routing.analysis.compare import Pairs
+from routing.analysis.outcome import Kind
+from routing.document import RouteDocument
+from routing.split import in_shadow_sample
+from routing.table import PPM, BackendSpec, Shadow
+
+
+class ShadowEvidence:
+    """What is known of one shadow in one epoch and beside one stable; travels from route to route while they last.
+
+    ``offered = sent + sum(not_sent) + waiting`` at every moment, and ``sent = sum(results) + in_flight``.
+
+    Attributes:
+        epoch: Of the shadow's version.
+        stable: Version and backend that pairs are made with.
+        offered: Requests in the sample.
+        sent: Copies that were sent.
+        not_sent: Copies that were not, by reason.
+        results: Copies that were sent, by how they ended.
+        not_paired: Of these, those whose request stable did not answer.
+        not_compared: Pairs that both answered and nobody compared: no time, no room, or an answer that is too large.
+        waiting: Copies in the queue.
+        in_flight: Copies that were sent and have not ended.
+        last_sent_s: On the gateway's clock.
+    """
+
+    __slots__ = (
+        "epoch",
+        "in_flight",
+        "last_sent_s",
+        "not_compared",
+        "not_paired",
+        "not_sent",
+        "offered",
+        "pairs",
+        "results",
+        "sent",
+        "stable",
+        "waiting",
+    )
+
+    def __init__(self, epoch: int, stable: tuple[str, BackendSpec]) -> None:
+        self.epoch = epoch
+        self.stable = stable
+        self.offered = self.sent = self.waiting = self.in_flight = 0
+        self.not_paired = self.not_compared = 0
+        self.not_sent: dict[str, int] = {}
+        self.results: dict[str, int] = {}
+        self.pairs = Pairs()
+        self.last_sent_s: float | None = None
+
+    def drop(self, reason: str) -> None:
+        """A copy is not sent."""
+        self.not_sent[reason] = self.not_sent.get(reason, 0) + 1
+
+    def ended(self, kind: Kind) -> None:
+        """A copy that was sent has ended."""
+        self.results[kind.value] = self.results.get(kind.value, 0) + 1
+
+
+class MirrorCounts:
+    """What became of all copies of a worker, whatever the epoch. Only ever grows; written by one loop.
+
+    Attributes:
+        results: By model, version, and how a copy ended or why it was not sent.
+        pairs: By model, version, and ``true`` or ``false``: whether two answers agree. One that only one side gave is
+            ``false``.
+    """
+
+    __slots__ = ("pairs", "results")
+
+    def __init__(self) -> None:
+        self.results: Counter[tuple[str, ...]] = Counter()
+        self.pairs: Counter[tuple[str, ...]] = Counter()
+
+    def copy(self, key: BackendKey, result: str) -> None:
+        """One copy has ended, or is not sent."""
+        self.results[key.model, key.version, result] += 1
+
+    def pair(self, key: BackendKey, *, agrees: bool) -> None:
+        """One pair is known."""
+        self.pairs[key.model, key.version, "true" if agrees else "false"] += 1
+
+
+class CompiledShadow:
+    """One shadow, compiled.
+
+    Attributes:
+        slot: A backend of its own, which serves no client.
+        timeout_s: What a copy may wait in the queue, and then take.
+    """
+
+    __slots__ = ("_document", "evidence", "max_body_bytes", "sample_ppm", "slot", "timeout_s", "version")
+
+    def __init__(self, document: RouteDocument, shadow: Shadow, slot: Slot, evidence: ShadowEvidence) -> None:
+        self._document = document
+        self.version = shadow.version
+        self.slot = slot
+        self.evidence = evidence
+        self.sample_ppm = shadow.sample_ppm
+        self.timeout_s = shadow.timeout_ms / 1000
+        self.max_body_bytes = shadow.max_body_kb * 1024
+
+    def takes(self, key: bytes) -> bool:
+        """Whether the requests of a key are in the sample."""
+        return self.sample_ppm >= PPM or in_shadow_sample(self._document, self.version, self.sample_ppm, key)
+
+    def status(self) -> dict[str, Any]:
+        """Plain data for the route's status."""
+        evidence, backend = self.evidence, self.slot.backend
+        return {
+            "version": self.version,
+            "sample_ppm": self.sample_ppm,
+            "epoch": evidence.epoch,
+            "state": backend.state.value,
+            "reason": backend.reason,
+            "offered": evidence.offered,
+            "waiting": evidence.waiting,
+            "sent": evidence.sent,
+            "in_flight": evidence.in_flight,
+            "not_sent": dict(evidence.not_sent),
+            "results": dict(evidence.results),
+            "not_paired": evidence.not_paired,
+            "not_compared": evidence.not_compared,
+            **evidence.pairs.as_json(),
+        }
