@@ -126,7 +126,12 @@ class App:
             replica_id=self.replica_id,
         )
         self.data_plane = DataPlane(
-            settings, self.runtime, self.pipeline, tally, lambda: not self.supervisor.is_store_reachable
+            settings,
+            self.runtime,
+            self.pipeline,
+            tally,
+            lambda: not self.supervisor.is_store_reachable,
+            self.replica_id,
         )
         self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None

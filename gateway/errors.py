@@ -51,6 +51,10 @@ class DamagedDocument(GatewayError):
     """What the store or the history holds is not what was written."""
 
 
+class LoopDetected(GatewayError):
+    """The request has been through this gateway already."""
+
+
 class InvalidSettings(GatewayError):
     """Settings that cannot be served with. ``problems`` lists everything that is wrong."""
 
@@ -72,6 +76,7 @@ STATUS: dict[type[Exception], int] = {
     VersionNotReady: 503,
     Overloaded: 503,
     DeadlineExceeded: 504,
+    LoopDetected: 508,
     PreconditionRequired: 428,
     DamagedDocument: 500,
     routing_errors.InvalidDocument: 422,

@@ -67,6 +67,10 @@ class Call(Protocol):
         """Identifier that goes along to remote backends as ``x-request-id``."""
 
     @property
+    def via(self) -> str:
+        """The gateways that the request has been through, for remote backends."""
+
+    @property
     def may_repeat(self) -> bool:
         """Whether the request may reach a server twice: not where a model has side effects."""
 

@@ -186,12 +186,11 @@ class OipBackend:
         return attempt.cancel
 
     def _head(self, call: Call, body_bytes: int) -> bytes:
+        tail = f"{body_bytes}\r\nx-request-id: {call.request_id}\r\nvia: {call.via}\r\n"
         if call.header_length is None:
-            return f"{self._json_head}{body_bytes}\r\nx-request-id: {call.request_id}\r\n\r\n".encode("latin-1")
-        return (
-            f"{self._binary_head}{body_bytes}\r\ninference-header-content-length: {call.header_length}\r\n"
-            f"x-request-id: {call.request_id}\r\n\r\n"
-        ).encode("latin-1")
+            return f"{self._json_head}{tail}\r\n".encode("latin-1")
+        length = f"inference-header-content-length: {call.header_length}\r\n"
+        return f"{self._binary_head}{tail}{length}\r\n".encode("latin-1")
 
     async def _connect(self, make: Callable[[], Connection]) -> Connection:
         assert self._loop is not None

@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping
 from random import Random
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, LoopDetected
 from gateway.settings import Deadline
 
 VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,128}")
 RETRY_AFTER_S = 1
+PASSED_ON = re.compile(rb"[\x20-\x7e]{1,1024}")  # of a `via`; another is not passed on
 
 
 def request_id(headers: Mapping[bytes, bytes], ids: Random) -> str:
@@ -50,3 +51,17 @@ def header_length(headers: Mapping[bytes, bytes], body_bytes: int) -> int | None
         raise BadRequest("Inference-Header-Content-Length is not a number of bytes within the body")
     length = int(given)
     return None if length == body_bytes else length
+
+
+def via(headers: Mapping[bytes, bytes], name: str) -> str:
+    """The ``via`` that goes along to remote backends: what came, and this gateway (RFC 9110, section 7.6.3).
+
+    Raises:
+        LoopDetected: This gateway stands in it already.
+    """
+    came = headers.get(b"via")
+    if came is None:
+        return f"1.1 {name}"
+    if name.encode() in (word for hop in came.split(b",") for word in hop.split()):
+        raise LoopDetected("the request has been through this gateway already: a backend's url leads back to it")
+    return f"{came.decode()}, 1.1 {name}" if PASSED_ON.fullmatch(came) else f"1.1 {name}"

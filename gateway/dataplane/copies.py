@@ -49,6 +49,7 @@ class Copy:
         "request_id",
         "shadow",
         "stable",
+        "via",
     )
 
     may_repeat = True
@@ -58,6 +59,7 @@ class Copy:
         self.body = exchange.body
         self.header_length = exchange.header_length
         self.request_id = exchange.request_id
+        self.via = exchange.via
         self.stable = stable
         self.offered_s = now_s
         self.dispatched_s = 0.0

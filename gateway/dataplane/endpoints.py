@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.dataplane import models
-from gateway.dataplane.admission import RETRY_AFTER_S, header_length, request_id, timeout_s
+from gateway.dataplane.admission import RETRY_AFTER_S, header_length, request_id, timeout_s, via
 from gateway.dataplane.exchange import Answer, Exchange
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.tally import Tally
@@ -46,6 +46,7 @@ class DataPlane:
 
     Args:
         is_stale: Whether the table that is served may be older than the store's.
+        name: What this gateway calls itself in ``via``.
 
     Attributes:
         is_draining: The process is about to end: not ready, and every answer closes its connection.
@@ -53,13 +54,20 @@ class DataPlane:
     """
 
     def __init__(
-        self, settings: Settings, runtime: Runtime, pipeline: Pipeline, tally: Tally, is_stale: Callable[[], bool]
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        pipeline: Pipeline,
+        tally: Tally,
+        is_stale: Callable[[], bool],
+        name: str,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
         self._pipeline = pipeline
         self._tally = tally
         self._is_stale = is_stale
+        self._name = name
         self._ids = SystemRandom()
         self._in_hand = 0
         self.is_draining = False
@@ -155,13 +163,14 @@ class DataPlane:
             patience_s = timeout_s(headers, self._settings.deadline)
             if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise BadRequest("content-encoding other than identity is not understood")
+            hops = via(headers, self._name)
             started_s = monotonic()
             try:
                 body = await self._body_in_time(request, patience_s)
             except ClientDisconnect:
                 self._tally.left_early(request.path_params["model"])
                 raise
-            answer = await ask(_Asked(request, headers, identifier, started_s, started_s + patience_s), body)
+            answer = await ask(_Asked(request, headers, identifier, hops, started_s, started_s + patience_s), body)
             return self._answer(identifier, answer)
         finally:
             self._in_hand -= 1
@@ -192,6 +201,7 @@ class DataPlane:
             body,
             header_length=length,
             request_id=asked.identifier,
+            via=asked.via,
             started_s=asked.started_s,
             deadline_s=asked.deadline_s,
             deliver=lambda answer: None if answered.done() else answered.set_result(answer),
@@ -275,14 +285,21 @@ class DataPlane:
 class _Asked:
     """A request of a client whose body has arrived."""
 
-    __slots__ = ("deadline_s", "headers", "identifier", "request", "started_s")
+    __slots__ = ("deadline_s", "headers", "identifier", "request", "started_s", "via")
 
     def __init__(
-        self, request: Request, headers: dict[bytes, bytes], identifier: str, started_s: float, deadline_s: float
+        self,
+        request: Request,
+        headers: dict[bytes, bytes],
+        identifier: str,
+        hops: str,
+        started_s: float,
+        deadline_s: float,
     ) -> None:
         self.request = request
         self.headers = headers
         self.identifier = identifier
+        self.via = hops
         self.started_s = started_s
         self.deadline_s = deadline_s
 

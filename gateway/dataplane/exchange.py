@@ -83,6 +83,7 @@ class Exchange:
         "stable_evidence",
         "started_s",
         "ticket",
+        "via",
     )
 
     def __init__(
@@ -92,6 +93,7 @@ class Exchange:
         *,
         header_length: int | None,
         request_id: str,
+        via: str,
         started_s: float,
         deadline_s: float,
         deliver: Callable[[Answer], None],
@@ -101,6 +103,7 @@ class Exchange:
         self.body = body
         self.header_length = header_length
         self.request_id = request_id
+        self.via = via
         self.started_s = started_s
         self.deadline_s = deadline_s
         self.deliver = deliver

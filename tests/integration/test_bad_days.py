@@ -148,6 +148,28 @@ def run(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> sub
     )
 
 
+def test_a_route_that_leads_back_to_its_own_gateway_ends_as_508(tmp_path: Path) -> None:
+    def led_to(port: int) -> dict[str, object]:
+        return {**slow_route(f"http://127.0.0.1:{port}"), "backends": {"1": loop(port)}}
+
+    def loop(port: int) -> dict[str, object]:
+        return {"kind": "oip", "url": f"http://127.0.0.1:{port}", "model": "slow", "version": "1"}
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with FaultBackend(model="slow") as backend, GatewayProcess(tmp_path / "b", routes=[slow_route(backend.url)]) as far:
+        far.edit("slow", {"backends": {"1": loop(backend.port)}})
+        with GatewayProcess(tmp_path / "a", routes=[led_to(far.data_port)]) as near:
+            eventually(lambda: near.arm("slow", "1")["state"] == "ready")
+            with near.client() as client:
+                assert client.infer("slow", BODY).status == 200
+                assert far.edit("slow", {"backends": {"1": loop(near.data_port)}}).status == 200
+                eventually(lambda: far.arm("slow", "1")["state"] == "ready")
+                looped = client.infer("slow", BODY)
+            assert looped.status == 508
+            assert "through this gateway already" in looped.json()["error"]
+
+
 def test_more_than_one_worker_is_refused(tmp_path: Path) -> None:
     refused = run(tmp_path, "serve", "--workers", "2")
     assert refused.returncode == 2

@@ -28,6 +28,7 @@ class Call:
     body: bytes
     header_length: int | None = None
     request_id: str = "r-1"
+    via: str = "1.1 test"
     may_repeat: bool = True
 
 

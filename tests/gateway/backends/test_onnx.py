@@ -25,6 +25,7 @@ class Call:
 
     header_length = None
     request_id = "r"
+    via = "1.1 test"
     may_repeat = True
 
     def __init__(self, plain: dict[str, Any]) -> None:

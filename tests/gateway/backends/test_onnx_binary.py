@@ -49,6 +49,7 @@ def identity(folder: Path, datatype: str, shape: list[Any], *, inputs: int = 1) 
 
 class Call:
     request_id = "r"
+    via = "1.1 test"
     may_repeat = True
 
     def __init__(self, body: bytes, header_length: int | None) -> None:

@@ -115,6 +115,7 @@ class Rig:
             body,
             header_length=None,
             request_id="r",
+            via="1.1 test",
             started_s=self.now_s,
             deadline_s=self.now_s + 30,
             deliver=lambda _: None,
