@@ -659,10 +659,11 @@ def test_the_head_says_what_the_body_is_and_large_bodies_arrive_whole() -> None:
         host = url.removeprefix("http://").encode()
         assert seen[0] == (
             b"POST /prefix/v2/models/m%201/versions/v%2F2/infer HTTP/1.1\r\nhost: " + host + b"\r\n"
-            b"content-type: application/json\r\ncontent-length: 2\r\nx-request-id: id-1\r\n\r\n{}"
+            b"content-type: application/json\r\ncontent-length: 2\r\nx-request-id: id-1\r\n"
+            b"via: 1.1 test\r\n\r\n{}"
         )
         assert b"content-type: application/octet-stream\r\n" in seen[1]
-        assert b"inference-header-content-length: 12\r\nx-request-id: id-2\r\n\r\n" in seen[1]
+        assert b"x-request-id: id-2\r\nvia: 1.1 test\r\ninference-header-content-length: 12\r\n\r\n" in seen[1]
         assert seen[1].endswith(large)
 
     run(scenario())
