@@ -1,5 +1,6 @@
 """Who changed a route, when, why, and what: the audit, for people."""
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -41,10 +42,12 @@ class HistoryEndpoints:
         newest = await self._store.history(model, limit=VERIFIED_ENTRIES if must_verify else limit + 1)
         # What was written since the record was read would look like a broken end.
         entries = [entry for entry in newest if entry.revision <= record.revision]
-        body: dict[str, Any] = {"model": model, "revision": record.revision, "entries": shown(entries, limit)}
+        # Off the loop: a long history takes longer than a request may wait.
+        differences = await asyncio.to_thread(shown, entries, limit)
+        body: dict[str, Any] = {"model": model, "revision": record.revision, "entries": differences}
         broken = next((entry.revision for entry in entries if entry.verb == UNREADABLE), None)
         if must_verify:
-            broken = verify(entries, head_sha256=record.head_sha256)
+            broken = await asyncio.to_thread(verify, entries, head_sha256=record.head_sha256)
         if must_verify or broken is not None:
             body |= {"verified": broken is None, "first_broken_revision": broken}
         if broken is not None:
