@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from gateway import __version__
-from gateway.app import App, problems_of_backends, read_seeds
+from gateway.app import App
 from gateway.commands.events import events
 from gateway.commands.routes import routes as routes_group
 from gateway.commands.status import status
 from gateway.errors import CannotStart, InvalidSettings
 from gateway.logs import configure
+from gateway.route_files import problems_of_backends, read_seeds
 from gateway.server import Gateway, run
 from gateway.settings import Settings, load_settings, read_yaml
 from routing.errors import InvalidDocument, Problem

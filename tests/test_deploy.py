@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.app import read_seeds
 from gateway.cli import main
+from gateway.route_files import read_seeds
 from gateway.settings import load_settings, split_address
 
 ROOT = Path(__file__).parent.parent

@@ -22,6 +22,7 @@ ROUTING = [
 GATEWAY = [
     ["errors"],
     ["settings", "logs", "metrics"],
+    ["route_files"],
     ["protocol"],
     ["backends"],
     ["runtime"],

@@ -11,7 +11,7 @@ MAX_INTERIM_ANSWERS = 8  # 1xx answers before the real one
 JOIN_BYTES = 64 * 1024  # a body up to this size leaves in one write with its head; a larger one is not copied
 
 
-class Answer:
+class RawAnswer:
     """A complete answer.
 
     Attributes:
@@ -34,7 +34,7 @@ class Owner(Protocol):
     def made(self, connection: "Connection") -> None:
         """The socket is open; ``ended`` will follow."""
 
-    def answered(self, connection: "Connection", answer: Answer, reusable: bool) -> None:
+    def answered(self, connection: "Connection", answer: RawAnswer, reusable: bool) -> None:
         """The answer is complete; ``reusable`` says whether the connection may carry another request."""
 
     def broke(self, connection: "Connection", sentence: str) -> None:
@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol):
         self._carrying = False
         if not reusable:
             transport.abort()
-        self._owner.answered(self, Answer(self._status, body, self._header_length), reusable)
+        self._owner.answered(self, RawAnswer(self._status, body, self._header_length), reusable)
 
 
 # Opens a connection; raises OSError or UnicodeError.

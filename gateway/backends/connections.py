@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.backends.base import Reply
-from gateway.backends.connection import Answer, Connect, Connection
+from gateway.backends.connection import Connect, Connection, RawAnswer
+from gateway.backends.sending import Sending
 from routing.analysis.outcome import Kind
 
 # A connection that fails with one of these says nothing about the backend: we ran out of something ourselves.
@@ -16,67 +17,12 @@ OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
 CLOSE_TIMEOUT_S = 1.0  # aborted sockets are gone within a turn or two of the loop
 
 
-class Exchange:
-    """One request on its way: waits, rides a connection, and ends once.
-
-    Attributes:
-        is_over: Whether it was replied to or given up.
-        may_repeat: Whether it may be sent a second time when a reused connection died under it.
-        retried: Whether a stale connection has already cost it one try.
-    """
-
-    __slots__ = (
-        "_connections",
-        "body",
-        "carrier",
-        "deadline_s",
-        "head",
-        "is_over",
-        "may_repeat",
-        "on_reply",
-        "retried",
-    )
-
-    def __init__(
-        self,
-        connections: "Connections",
-        head: bytes,
-        body: bytes,
-        deadline_s: float,
-        on_reply: Callable[[Reply], None],
-        *,
-        may_repeat: bool,
-    ) -> None:
-        self._connections = connections
-        self.may_repeat = may_repeat
-        self.head = head
-        self.body = body
-        self.deadline_s = deadline_s
-        self.on_reply = on_reply
-        self.carrier: Connection | None = None
-        self.is_over = False
-        self.retried = False
-
-    def end(self, reply: Reply) -> None:
-        """Hand the reply over, unless somebody was quicker."""
-        if not self.is_over:
-            self.is_over = True
-            self.carrier = None
-            self.on_reply(reply)
-
-    def cancel(self) -> None:
-        """Give the exchange up; its connection goes with it, for the answer may still be coming."""
-        if not self.is_over:
-            self.is_over = True
-            self._connections.give_up(self)
-
-
 class Connections:
     """Connections to one address.
 
     Args:
         connect: Opens a connection, given the protocol factory; raises ``OSError`` or ``UnicodeError``.
-        on_refused: Hears why no connection could be made, before the exchange that asked for it ends.
+        on_refused: Hears why no connection could be made, before the sending that asked for it ends.
         reply_of: Makes the reply out of an answer.
         failure_of: Makes the reply out of a kind and a sentence that starts with a verb.
         max_connections: Bound on connections, those being opened included.
@@ -87,7 +33,7 @@ class Connections:
         self,
         connect: Connect,
         on_refused: Callable[[str], None],
-        reply_of: Callable[[Answer], Reply],
+        reply_of: Callable[[RawAnswer], Reply],
         failure_of: Callable[[Kind, str], Reply],
         *,
         max_connections: int,
@@ -106,10 +52,10 @@ class Connections:
         self._connect_timeout_s = connect_timeout_s
         self._loop = loop
         self._idle: list[Connection] = []
-        self._members: dict[Connection, Exchange | None] = {}  # each holds one place; the exchange it carries
-        self._dials: dict[asyncio.Task[None], Exchange] = {}  # each holds one place
+        self._members: dict[Connection, Sending | None] = {}  # each holds one place; the sending it carries
+        self._dials: dict[asyncio.Task[None], Sending] = {}  # each holds one place
         self._sockets: set[Connection] = set()  # closed ones stay until their socket is gone
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: deque[Sending] = deque()
         self._closed = False
 
     @property
@@ -127,33 +73,33 @@ class Connections:
         """Exchanges that wait for a connection."""
         return len(self._waiting)
 
-    def submit(self, exchange: Exchange) -> None:
+    def submit(self, sending: Sending) -> None:
         """Send it now, open a connection for it, queue it, or refuse it; in this order."""
         idle = self._idle
         while idle:
             connection = idle.pop()
             if connection.is_usable:
-                self._carry(connection, exchange)
+                self._carry(connection, sending)
                 return
             self._members.pop(connection, None)
         if self.open_count < self._max_connections:
-            self._dial(exchange)
+            self._dial(sending)
             return
         self._drop_expired()
         if len(self._waiting) >= self._max_waiting:
-            exchange.end(self._failure_of(Kind.OVERLOADED, f"has {len(self._waiting)} requests waiting already"))
+            sending.end(self._failure_of(Kind.OVERLOADED, f"has {len(self._waiting)} requests waiting already"))
         else:
-            self._waiting.append(exchange)
+            self._waiting.append(sending)
 
-    def give_up(self, exchange: Exchange) -> None:
-        """Forget a cancelled exchange and whatever it holds."""
-        connection = exchange.carrier
+    def give_up(self, sending: Sending) -> None:
+        """Forget a cancelled sending and whatever it holds."""
+        connection = sending.carrier
         if connection is not None:
-            exchange.carrier = None
+            sending.carrier = None
             connection.abort()
             self._forget(connection)
-        elif exchange in self._waiting:
-            self._waiting.remove(exchange)
+        elif sending in self._waiting:
+            self._waiting.remove(sending)
         # One that waits for its dial leaves the new connection to somebody else.
 
     async def close(self) -> None:
@@ -167,8 +113,8 @@ class Connections:
         self._dials.clear()
         self._members.clear()
         self._idle.clear()
-        for exchange in over:
-            exchange.end(self._failure_of(Kind.UNREACHABLE, "was closed"))
+        for sending in over:
+            sending.end(self._failure_of(Kind.UNREACHABLE, "was closed"))
         await asyncio.gather(*dials, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -183,31 +129,31 @@ class Connections:
         """There is a socket to close in the end."""
         self._sockets.add(connection)
 
-    def answered(self, connection: Connection, answer: Answer, reusable: bool) -> None:
-        """The next exchange leaves before this one's reply is looked at."""
-        exchange = self._members.get(connection)
-        if exchange is None:
+    def answered(self, connection: Connection, answer: RawAnswer, reusable: bool) -> None:
+        """The next sending leaves before this one's reply is looked at."""
+        sending = self._members.get(connection)
+        if sending is None:
             return
-        exchange.carrier = None
+        sending.carrier = None
         if reusable:
             self._rest(connection)
         else:
             self._forget(connection)
-        exchange.end(self._reply_of(answer))
+        sending.end(self._reply_of(answer))
 
     def broke(self, connection: Connection, sentence: str) -> None:
         """A reused connection may have been closed before our request came: that is no failure yet."""
-        exchange = self._members.pop(connection, None)
-        if exchange is None:
+        sending = self._members.pop(connection, None)
+        if sending is None:
             return
-        exchange.carrier = None
+        sending.carrier = None
         is_stale = connection.answers > 0 and not connection.began
-        if is_stale and exchange.may_repeat and not exchange.retried and not self._closed:
-            exchange.retried = True
-            self._dial(exchange)
+        if is_stale and sending.may_repeat and not sending.retried and not self._closed:
+            sending.retried = True
+            self._dial(sending)
             return
         self._serve_waiting()
-        exchange.end(self._failure_of(Kind.BROKEN, sentence))
+        sending.end(self._failure_of(Kind.BROKEN, sentence))
 
     def lost(self, connection: Connection) -> None:
         """An idle connection went away."""
@@ -220,10 +166,10 @@ class Connections:
 
     # Places and the queue.
 
-    def _carry(self, connection: Connection, exchange: Exchange) -> None:
-        self._members[connection] = exchange
-        exchange.carrier = connection
-        connection.send(exchange.head, exchange.body)
+    def _carry(self, connection: Connection, sending: Sending) -> None:
+        self._members[connection] = sending
+        sending.carrier = connection
+        connection.send(sending.head, sending.body)
 
     def _rest(self, connection: Connection) -> None:
         self._drop_expired()
@@ -251,28 +197,28 @@ class Connections:
 
     # Opening.
 
-    def _dial(self, exchange: Exchange) -> None:
-        task = self._loop.create_task(self._open_for(exchange))
-        self._dials[task] = exchange
+    def _dial(self, sending: Sending) -> None:
+        task = self._loop.create_task(self._open_for(sending))
+        self._dials[task] = sending
 
-    async def _open_for(self, exchange: Exchange) -> None:
+    async def _open_for(self, sending: Sending) -> None:
         task = asyncio.current_task()
         assert task is not None
         try:
             connection = await self._open()
         except (OSError, UnicodeError) as problem:  # TimeoutError is an OSError
             if self._dials.pop(task, None) is not None:
-                self._refused(exchange, problem)
+                self._refused(sending, problem)
             return
         if self._dials.pop(task, None) is None:
             connection.abort()
         elif not connection.is_usable:  # it came and went
             self._serve_waiting()
-            exchange.end(self._failure_of(Kind.BROKEN, "closed a new connection at once"))
-        elif exchange.is_over:
+            sending.end(self._failure_of(Kind.BROKEN, "closed a new connection at once"))
+        elif sending.is_over:
             self._rest(connection)
         else:
-            self._carry(connection, exchange)
+            self._carry(connection, sending)
 
     async def _open(self) -> Connection:
         made: list[Connection] = []
@@ -289,16 +235,16 @@ class Connections:
             self._sockets.difference_update(made)
             raise
 
-    def _refused(self, exchange: Exchange, problem: Exception) -> None:
+    def _refused(self, sending: Sending, problem: Exception) -> None:
         if isinstance(problem, OSError) and problem.errno in OWN_LIMITS:
             self._serve_waiting()
-            exchange.end(self._failure_of(Kind.OVERLOADED, f"could not be asked: {problem}"))
+            sending.end(self._failure_of(Kind.OVERLOADED, f"could not be asked: {problem}"))
             return
         if isinstance(problem, TimeoutError) and problem.errno is None:
             sentence = f"refused connections: none was accepted within {self._connect_timeout_s:g} s"
         else:
             sentence = f"refused connections: {problem}"
-        refused = [exchange, *self._waiting]
+        refused = [sending, *self._waiting]
         self._waiting.clear()
         self._on_refused(sentence)
         for each in refused:

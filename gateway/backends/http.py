@@ -10,9 +10,10 @@ import orjson
 
 from gateway.backends.attempt import Attempt
 from gateway.backends.base import Call, Reply, State
-from gateway.backends.connection import Answer, Connection
-from gateway.backends.connections import Connections, Exchange
+from gateway.backends.connection import Connection, RawAnswer
+from gateway.backends.connections import Connections
 from gateway.backends.probe import NotReady, inspect
+from gateway.backends.sending import Sending
 from gateway.backends.statistics import Statistics
 from gateway.protocol.answer import splice_identity
 from gateway.protocol.shapes import Signature
@@ -178,11 +179,11 @@ class OipBackend:
             return _nothing
         body = call.body
         attempt = Attempt(self.statistics, on_reply)
-        exchange = Exchange(
+        sending = Sending(
             connections, self._head(call, len(body)), body, deadline_s, attempt.replied, may_repeat=call.may_repeat
         )
-        attempt.give_up = exchange.cancel
-        connections.submit(exchange)
+        attempt.give_up = sending.cancel
+        connections.submit(sending)
         return attempt.cancel
 
     def _head(self, call: Call, body_bytes: int) -> bytes:
@@ -199,7 +200,7 @@ class OipBackend:
 
     # Replies.
 
-    def _reply_of(self, answer: Answer) -> Reply:
+    def _reply_of(self, answer: RawAnswer) -> Reply:
         status = answer.status
         if status < 300:
             body, header_length = splice_identity(

@@ -4,7 +4,7 @@ import asyncio
 
 import orjson
 
-from gateway.backends.connection import Answer, Connect, Connection
+from gateway.backends.connection import Connect, Connection, RawAnswer
 from gateway.protocol.metadata import parse_signature
 from gateway.protocol.shapes import Signature
 
@@ -20,13 +20,13 @@ class _Question:
     """Owner of a connection that asks one thing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.answer: asyncio.Future[Answer] = loop.create_future()
+        self.answer: asyncio.Future[RawAnswer] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
 
     def made(self, connection: Connection) -> None:
         pass
 
-    def answered(self, _connection: Connection, answer: Answer, _reusable: bool) -> None:
+    def answered(self, _connection: Connection, answer: RawAnswer, _reusable: bool) -> None:
         if not self.answer.done():
             self.answer.set_result(answer)
 
@@ -42,7 +42,7 @@ class _Question:
             self.gone.set_result(None)
 
 
-async def ask(connect: Connect, head: bytes) -> Answer:
+async def ask(connect: Connect, head: bytes) -> RawAnswer:
     """Send one request without a body over a connection of its own.
 
     Raises:

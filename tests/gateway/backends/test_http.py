@@ -462,7 +462,7 @@ async def raw_server(script: Script) -> AsyncIterator[str]:
 
 
 def answers(*chunks: bytes, then_wait: bool = True) -> Script:
-    """Answer the first request of each connection with these bytes, in as many writes."""
+    """RawAnswer the first request of each connection with these bytes, in as many writes."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
         await read_request(reader)
