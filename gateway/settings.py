@@ -49,6 +49,7 @@ class Server(Section):
         listen: ``host:port``.
         max_body_bytes: Largest request body.
         max_concurrency: Requests in work at one time; more are answered 503.
+        max_connections: Connections of clients; one more is answered 503 and closed.
         drain_notice_ms: How long listeners stay open after a signal while readiness already says 503.
         keep_alive_s: Idle connections are closed after this.
     """
@@ -56,6 +57,7 @@ class Server(Section):
     listen: Address = "127.0.0.1:8080"
     max_body_bytes: int = Field(default=64 << 20, ge=1024)
     max_concurrency: int = Field(default=4096, ge=1)
+    max_connections: int = Field(default=8192, ge=1)
     drain_notice_ms: float = Field(default=200, ge=0, le=60_000)
     keep_alive_s: int = Field(default=75, ge=1)
 

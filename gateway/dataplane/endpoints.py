@@ -107,6 +107,10 @@ class DataPlane:
             *(Route(path, self._model_ready, methods=["GET"]) for path in v1),
         ]
 
+    def refuse_connection(self) -> None:
+        """A connection over ``server.max_connections`` was closed."""
+        self._tally.connection_refused()
+
     async def _server(self, request: Request) -> Response:
         return self._json(request, {"name": "turnout", "version": __version__, "extensions": EXTENSIONS})
 

@@ -170,6 +170,23 @@ def test_a_route_that_leads_back_to_its_own_gateway_ends_as_508(tmp_path: Path) 
             assert "through this gateway already" in looped.json()["error"]
 
 
+def test_a_connection_over_the_bound_is_told_so_and_closed_and_the_others_go_on(tmp_path: Path) -> None:
+    settings = {"server": {"listen": "127.0.0.1:0", "max_connections": 3}}
+    with GatewayProcess(tmp_path, routes=[CREDIT], settings=settings) as gateway:
+        with gateway.client() as one, gateway.client() as two, gateway.client() as three:
+            assert [client.infer("credit", BODY).status for client in (one, two, three)] == [200] * 3
+            with socket.create_connection(("127.0.0.1", gateway.data_port), timeout=5) as fourth:
+                answer = fourth.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"x-request-id: " in answer
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+            assert [client.infer("credit", BODY).status for client in (one, two, three)] == [200] * 3
+        with gateway.admin() as admin:
+            metrics = admin.send("GET", "/metrics").body.decode()
+        assert 'turnout_bound_hits_total{bound="server.max_connections"} 1' in metrics
+        eventually(lambda: gateway.client().infer("credit", BODY).status == 200, 5, "room again")
+
+
 def test_more_than_one_worker_is_refused(tmp_path: Path) -> None:
     refused = run(tmp_path, "serve", "--workers", "2")
     assert refused.returncode == 2
