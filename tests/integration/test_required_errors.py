@@ -216,7 +216,7 @@ def every_path() -> list[Route]:
     anything: Any = SimpleNamespace()
     return [
         path
-        for path in DataPlane(Settings(), anything, anything, lambda: False).app().routes
+        for path in DataPlane(Settings(), anything, anything, anything, lambda: False, "name").app().routes
         if isinstance(path, Route)
     ]
 
