@@ -1,6 +1,7 @@
 """A version in process on ONNX Runtime: runs inline while they are short, on its own thread when they are long."""
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -19,6 +20,8 @@ from gateway.protocol.request import InferRequest
 from gateway.protocol.shapes import Signature
 from gateway.protocol.tensors import Array
 from routing.analysis.outcome import Kind
+
+log = logging.getLogger("turnout.backends")
 
 MAX_QUEUED = 1024  # runs that wait for the version's thread
 INFERENCE_NICE = 10  # of inference threads; the loop's is 0
@@ -179,6 +182,14 @@ class _Run:
         self.reply, self.output_s = self._model.run(self._feeds, self._request)
         self.run_s = perf_counter() - begin_s
 
+    def do_or_break(self) -> None:
+        """As ``do``, where nobody above would see an exception."""
+        try:
+            self.do()
+        except Exception as error:  # the top of a thread's work: the request must end, and the bug be seen
+            log.exception("a run broke")
+            self.reply = Reply(Kind.INTERNAL, 500, error_body("internal error of the gateway"), detail=repr(error))
+
     def drop(self) -> None:
         """It waited too long."""
         self.queue_s = perf_counter() - self._submitted_s
@@ -205,7 +216,7 @@ class _Job:
             if self._loop.time() > self._deadline_s:
                 self._run.drop()
             else:
-                self._run.do()
+                self._run.do_or_break()
         self._loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:

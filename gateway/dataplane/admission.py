@@ -50,7 +50,7 @@ def header_length(headers: Mapping[bytes, bytes], body_bytes: int) -> int | None
     if not given.isdigit() or len(given) > 19 or int(given) > body_bytes:
         raise BadRequest("Inference-Header-Content-Length is not a number of bytes within the body")
     length = int(given)
-    return None if length == body_bytes else length
+    return None if length == body_bytes > 0 else length
 
 
 def via(headers: Mapping[bytes, bytes], name: str) -> str:

@@ -180,7 +180,10 @@ class DataPlane:
             self._in_hand -= 1
 
     async def _inferred(self, asked: "_Asked", body: bytes) -> Answer:
-        return await self._through(asked, body, header_length(asked.headers, len(body)))
+        length = header_length(asked.headers, len(body))
+        if length is not None and len(asked.request.headers.getlist("inference-header-content-length")) > 1:
+            raise BadRequest("Inference-Header-Content-Length is given more than once")
+        return await self._through(asked, body, length)
 
     async def _predicted(self, asked: "_Asked", body: bytes) -> Answer:
         model, version = asked.names

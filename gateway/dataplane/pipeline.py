@@ -181,7 +181,9 @@ class Pipeline:
             cancel = arm.slot.backend.submit(exchange, exchange.attempt_deadline_s, replied)
         except Exception as error:  # a backend that breaks must not leave its request behind
             log.exception("a backend crashed", extra={"model": arm.model, "version": arm.version})
-            self._replied(exchange, Reply(Kind.ERROR, 500, error_body("the version crashed"), detail=repr(error)))
+            self._replied(
+                exchange, Reply(Kind.INTERNAL, 500, error_body("internal error of the gateway"), detail=repr(error))
+            )
             return
         if exchange.attempts == attempt and not exchange.is_done:
             exchange.cancel = cancel

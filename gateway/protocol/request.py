@@ -242,7 +242,7 @@ def read_shape(shape: Any, name: str) -> tuple[int, ...]:
         raise BadRequest(f"input {name!r} has {len(shape)} dimensions, {MAX_RANK} at most")
     if any(size < 0 for size in shape):
         raise BadRequest(f"input {name!r} has a negative dimension in shape {shape}")
-    if element_count(shape) > MAX_ELEMENTS:
+    if element_count(shape) > MAX_ELEMENTS or max(shape, default=0) > MAX_ELEMENTS:
         raise BadRequest(f"input {name!r} has shape {shape}: more than {MAX_ELEMENTS} elements")
     return tuple(shape)
 

@@ -1,6 +1,7 @@
 """Answers of versions in process: arrays into the protocol's JSON and binary form."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -66,12 +67,17 @@ def write_answer(
 
 def _classes(array: Array, count: int) -> Array:
     """The highest values of each row as ``value:index``, highest first."""
-    rows = array.reshape(array.shape[0], -1)
-    best = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+    rows = array.reshape(array.shape[0], prod(array.shape[1:]))
+    if array.dtype.kind == "f":
+        best = np.argsort(-rows, axis=1, kind="stable")[:, :count]  # NaN goes last
+    else:  # never through a float; of equal ones the first goes first
+        last = rows.shape[1] - 1
+        best = (last - np.argsort(rows[:, ::-1], axis=1, kind="stable"))[:, ::-1][:, :count]
     out = np.empty(best.shape, dtype=np.object_)
     for row, places in enumerate(best):
         for column, place in enumerate(places):
-            out[row, column] = f"{rows[row, place]:f}:{place}"
+            value = rows[row, place]
+            out[row, column] = f"{value:f}:{place}" if array.dtype.kind == "f" else f"{int(value)}:{place}"
     return out
 
 

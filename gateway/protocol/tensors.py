@@ -149,6 +149,8 @@ def _numbers(tensor: InputTensor) -> Array:
     dtype = np.dtype(DTYPES[tensor.datatype])
     if count == 0:
         return np.empty(0, dtype)
+    if dtype.kind != "b" and _holds_booleans(data):  # which numpy turns into numbers beside numbers
+        raise BadRequest(f"input {name!r} holds something that is no {tensor.datatype}")
     if dtype.kind == "u" and found.dtype.kind == "f":  # what numpy makes of 1 beside 2**63
         found = _exact(data, found, tensor)
     _check_kind(found, dtype, tensor)
@@ -157,6 +159,11 @@ def _numbers(tensor: InputTensor) -> Array:
     if dtype.kind == "f" and not np.isfinite(cast).all():
         raise BadRequest(f"input {name!r} holds a number too large for {tensor.datatype}")
     return cast
+
+
+def _holds_booleans(data: list[Any]) -> bool:
+    kinds = set(map(type, data))
+    return bool in kinds or (list in kinds and any(_holds_booleans(part) for part in data))
 
 
 def _exact(data: list[Any], found: Array, tensor: InputTensor) -> Array:

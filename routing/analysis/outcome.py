@@ -15,6 +15,7 @@ class Kind(StrEnum):
     CONTRACT = "contract"  # a complete answer that is not what the version promises
     UNREACHABLE = "unreachable"  # no connection could be made, or the version is not loaded: not ready, never a fault
     OVERLOADED = "overloaded"  # a bound of our own was hit before the backend was asked
+    INTERNAL = "internal"  # our own code broke on this request: a bug, and never the version's fault
     CANCELLED = "cancelled"  # the client left first
 
 
@@ -37,6 +38,7 @@ SOURCE = {
     Kind.CONTRACT: Source.BACKEND,
     Kind.UNREACHABLE: Source.GATEWAY,
     Kind.OVERLOADED: Source.GATEWAY,
+    Kind.INTERNAL: Source.GATEWAY,
     Kind.CANCELLED: Source.CALLER,
 }
 

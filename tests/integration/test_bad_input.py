@@ -92,6 +92,8 @@ BAD_BODIES: dict[str, tuple[Any, str]] = {
     "FP16 in JSON": (changed(numeric={"datatype": "FP16"}), "no JSON form"),
     "wrong shape": (changed(numeric={"shape": [7, 1]}), "[-1, 7] is expected"),
     "negative dimension": (changed(numeric={"shape": [-1, 7]}), "negative dimension"),
+    "no rows of a huge size": (changed(numeric={"shape": [0, 1 << 62], "data": []}), "elements"),
+    "a boolean among numbers": (changed(numeric={"data": [True, 1.5, 2, 3, 4, 5, 6]}), "no FP32"),
     "overflowing shape": (changed(numeric={"shape": [16, (1 << 60) + 2]}), "elements"),
     "shape no list": (changed(numeric={"shape": 7}), "list of integers"),
     "too little data": (changed(numeric={"data": [1.0]}), "holds 1 elements"),
@@ -224,6 +226,16 @@ def test_requested_outputs_alone_are_answered_in_their_order(gateway: GatewayPro
     with gateway.client() as client:
         body = {**BODY, "outputs": [{"name": "probabilities"}]}
         assert [o["name"] for o in client.infer("credit", body).json()["outputs"]] == ["probabilities"]
+
+
+def test_classes_of_an_empty_batch_end_and_leave_nothing_behind(gateway: GatewayProcess) -> None:
+    empty = changed(numeric={"shape": [0, 7], "data": []}, categorical={"shape": [0, 11], "data": []})
+    classes = {**empty, "outputs": [{"name": "probabilities", "parameters": {"classification": 1}}]}
+    with gateway.client() as client:
+        for key in ("a", "b", "c", "d", "e", "f"):
+            assert client.infer("credit", classes, key=key, x_request_timeout_ms="2000").status in {200, 400}
+    assert gateway.arm("credit", "2")["counters"]["charged"] == 0
+    assert "Traceback" not in gateway.errors.read_text()
 
 
 def test_an_empty_batch_crashes_nothing(gateway: GatewayProcess) -> None:
