@@ -18,6 +18,7 @@ from routing.table import PPM
 log = logging.getLogger("turnout.mirror")
 
 CONCURRENT_COPIES = 16  # in flight to one shadow
+GIVEN_UP_A_SWEEP = 2  # each costs a connection: a hanging shadow must not make the loop late all at once
 COPIES_A_TURN = 4  # sent to one shadow in one turn of the loop
 TURN_S = 0.001  # between two turns; answers that are ready go out first
 NEVER_ASKED = frozenset({Kind.UNREACHABLE, Kind.OVERLOADED, Kind.CANCELLED})  # no pair: one side had no say
@@ -96,7 +97,8 @@ class Mirror:
         for lane in list(self._lanes.values()):
             while lane.waiting and now_s - lane.waiting[0].offered_s > lane.waiting[0].shadow.timeout_s:
                 self._drop(lane, lane.waiting.popleft(), EXPIRED)
-            for copy in [c for c in lane.in_flight if now_s - c.dispatched_s > c.shadow.timeout_s]:
+            late = [c for c in lane.in_flight if now_s - c.dispatched_s > c.shadow.timeout_s]
+            for copy in late[:GIVEN_UP_A_SWEEP]:
                 self._give_up(copy, Kind.TIMEOUT)
 
     def drain(self) -> None:

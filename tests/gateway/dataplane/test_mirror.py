@@ -17,7 +17,7 @@ from gateway.backends.registry import BackendKey, Slot
 from gateway.dataplane.comparison import Pair
 from gateway.dataplane.copies import COPY_BYTES
 from gateway.dataplane.exchange import Exchange
-from gateway.dataplane.mirror import CONCURRENT_COPIES, Mirror
+from gateway.dataplane.mirror import CONCURRENT_COPIES, GIVEN_UP_A_SWEEP, Mirror
 from gateway.errors import BadRequest
 from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
 from routing.analysis.outcome import Kind
@@ -303,6 +303,9 @@ def test_a_hanging_shadow_has_a_fixed_number_of_copies_and_the_rest_expires() ->
     assert rig.evidence.results == {}
     rig.pass_time(0.2)
     assert rig.evidence.not_sent == {"expired": 10}
+    assert rig.evidence.results == {"timeout": GIVEN_UP_A_SWEEP}, "not all in one turn of the loop"
+    for _ in range(CONCURRENT_COPIES // GIVEN_UP_A_SWEEP):
+        rig.pass_time(0.025)
     assert rig.evidence.results == {"timeout": CONCURRENT_COPIES}
     assert rig.backend.cancelled == CONCURRENT_COPIES
     assert rig.evidence.pairs.shadow_failed == CONCURRENT_COPIES
