@@ -26,6 +26,7 @@ from gateway.control.link import Link, Lowered
 from gateway.control.presence import make_replica_id
 from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
+from gateway.dataplane.admission import Gate, RequestIds
 from gateway.dataplane.comparison import Comparison
 from gateway.dataplane.endpoints import DataPlane
 from gateway.dataplane.mirror import Mirror
@@ -123,6 +124,7 @@ class App:
             check_s=settings.store.check_s,
             replica_id=self.replica_id,
         )
+        self.gate, ids = Gate(settings.server.max_concurrency), RequestIds()
         self.data_plane = DataPlane(
             settings,
             self.runtime,
@@ -130,6 +132,8 @@ class App:
             tally,
             lambda: not self.supervisor.is_store_reachable,
             self.replica_id,
+            self.gate,
+            ids,
         )
         self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None
@@ -181,7 +185,7 @@ class App:
 
     def drain(self) -> None:
         """Say on every path that this process is about to end; end the work that no client waits for."""
-        self.data_plane.is_draining = True
+        self.gate.is_draining = True
         self.mirror.drain()
         self.draining.set()
 
@@ -210,8 +214,8 @@ class App:
     def overview(self) -> Mapping[str, Any]:
         """What the process says of itself."""
         return {
-            "ready": self.data_plane.is_started and not self.data_plane.is_draining,
-            "draining": self.data_plane.is_draining,
+            "ready": self.data_plane.is_started and not self.gate.is_draining,
+            "draining": self.gate.is_draining,
             "in_work": len(self.pipeline.in_work),
             "mirror_bytes": self.mirror.held_bytes,
             "loop_lag_ms": round(self.observer.lag_s * 1000, 3),
@@ -220,6 +224,7 @@ class App:
 
     async def facts(self) -> Samples:
         """What is true now, for a scrape; lets go of the loop between routes."""
+        self.pipeline.settle()
         found: Samples = {
             **await measured_routes(self.runtime.current),
             **self.supervisor.samples(),

@@ -52,6 +52,8 @@ class Server(Section):
         max_connections: Connections of clients; one more is answered 503 and closed.
         drain_notice_ms: How long listeners stay open after a signal while readiness already says 503.
         keep_alive_s: Idle connections are closed after this.
+        fast_lane: Whether plain infer requests may pass by Starlette; the answers are the same.
+        access_log: Whether each request of the data plane is one line in the log.
     """
 
     listen: Address = "127.0.0.1:8080"
@@ -60,6 +62,8 @@ class Server(Section):
     max_connections: int = Field(default=8192, ge=1)
     drain_notice_ms: float = Field(default=200, ge=0, le=60_000)
     keep_alive_s: int = Field(default=75, ge=1)
+    fast_lane: bool = True
+    access_log: bool = False
 
 
 class Token(Section):

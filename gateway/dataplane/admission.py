@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from random import Random
+from itertools import count
+from random import SystemRandom
 
 from gateway.errors import BadRequest, LoopDetected
 from gateway.settings import Deadline
@@ -12,12 +13,41 @@ RETRY_AFTER_S = 1
 PASSED_ON = re.compile(rb"[\x20-\x7e]{1,1024}")  # of a `via`; another is not passed on
 
 
-def request_id(headers: Mapping[bytes, bytes], ids: Random) -> str:
+class Gate:
+    """How many requests one worker has in hand: those whose head has come and whose answer has not gone out.
+
+    Attributes:
+        in_hand: Of both lanes.
+        limit: One more is refused.
+        is_draining: The process is about to end: every answer closes its connection.
+    """
+
+    __slots__ = ("in_hand", "is_draining", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.in_hand = 0
+        self.limit = limit
+        self.is_draining = False
+
+
+class RequestIds:
+    """Identifiers for requests that bring none: unlike any other process's, and never the same twice."""
+
+    def __init__(self) -> None:
+        self._mine = f"{SystemRandom().getrandbits(64):016x}"
+        self._next = count().__next__
+
+    def new(self) -> str:
+        """32 hexadecimal digits."""
+        return f"{self._mine}{self._next():016x}"
+
+
+def request_id(headers: Mapping[bytes, bytes], ids: RequestIds) -> str:
     """The client's ``x-request-id`` when it is 1 to 128 visible ASCII characters, else one of ours."""
     given = headers.get(b"x-request-id")
     if given is not None and VISIBLE_ASCII.fullmatch(given):
         return given.decode("ascii")
-    return f"{ids.getrandbits(128):032x}"
+    return ids.new()
 
 
 def timeout_s(headers: Mapping[bytes, bytes], deadline: Deadline) -> float:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from random import SystemRandom
 from time import monotonic
 from typing import Any
 
@@ -16,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.backends.base import Reply
 from gateway.dataplane import models
-from gateway.dataplane.admission import RETRY_AFTER_S, header_length, request_id, timeout_s, via
-from gateway.dataplane.exchange import Answer, Exchange
+from gateway.dataplane.admission import RETRY_AFTER_S, Gate, RequestIds, header_length, request_id, timeout_s, via
+from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.tally import Tally
 from gateway.errors import (
@@ -31,6 +31,7 @@ from gateway.errors import (
     status_of,
 )
 from gateway.protocol.v1 import NoPredictions, Predict
+from gateway.runtime.arms import NAMELESS, Named
 from gateway.runtime.snapshot import Runtime, Snapshot
 from gateway.settings import Settings
 
@@ -41,15 +42,28 @@ OCTETS = b"application/octet-stream"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 
 
+class Answer:
+    """What goes out to the client."""
+
+    __slots__ = ("body", "header_length", "named", "status")
+
+    def __init__(self, status: int, body: bytes, named: Named = NAMELESS, header_length: int | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.named = named
+        self.header_length = header_length
+
+
 class DataPlane:
     """Endpoints of one worker.
 
     Args:
         is_stale: Whether the table that is served may be older than the store's.
         name: What this gateway calls itself in ``via``.
+        gate: Counts requests in hand.
+        ids: For requests that bring none.
 
     Attributes:
-        is_draining: The process is about to end: not ready, and every answer closes its connection.
         is_started: Documents were applied and no stable version is still being loaded.
     """
 
@@ -61,6 +75,8 @@ class DataPlane:
         tally: Tally,
         is_stale: Callable[[], bool],
         name: str,
+        gate: Gate,
+        ids: RequestIds,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
@@ -68,9 +84,8 @@ class DataPlane:
         self._tally = tally
         self._is_stale = is_stale
         self._name = name
-        self._ids = SystemRandom()
-        self._in_hand = 0
-        self.is_draining = False
+        self._gate = gate
+        self._ids = ids
         self.is_started = False
 
     def app(self) -> Starlette:
@@ -118,7 +133,7 @@ class DataPlane:
         return self._json(request, {"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        ready = self.is_started and not self.is_draining
+        ready = self.is_started and not self._gate.is_draining
         stale = {"stale": "the store cannot be reached: the last table is served"} if self._is_stale() else {}
         return self._json(request, {"ready": ready, **stale}, 200 if ready else 503)
 
@@ -160,9 +175,10 @@ class DataPlane:
         headers = dict(request.scope["headers"])
         identifier = request_id(headers, self._ids)
         request.scope["turnout.request_id"] = identifier
-        if self._in_hand >= self._settings.server.max_concurrency:
-            raise Overloaded(f"{self._settings.server.max_concurrency} requests are in work already")
-        self._in_hand += 1
+        gate = self._gate
+        if gate.in_hand >= gate.limit:
+            raise Overloaded(f"{gate.limit} requests are in work already")
+        gate.in_hand += 1
         try:
             patience_s = timeout_s(headers, self._settings.deadline)
             if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -177,7 +193,7 @@ class DataPlane:
             answer = await ask(_Asked(request, headers, identifier, hops, started_s, started_s + patience_s), body)
             return self._answer(identifier, answer)
         finally:
-            self._in_hand -= 1
+            gate.in_hand -= 1
 
     async def _inferred(self, asked: "_Asked", body: bytes) -> Answer:
         length = header_length(asked.headers, len(body))
@@ -193,9 +209,9 @@ class DataPlane:
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             return answer
         try:
-            return Answer(answer.status, predict.predictions(answer.body, answer.header_length), answer.headers)
+            return Answer(answer.status, predict.predictions(answer.body, answer.header_length), answer.named)
         except NoPredictions as error:
-            return Answer(HTTPStatus.BAD_GATEWAY, error_body(str(error)), answer.headers)
+            return Answer(HTTPStatus.BAD_GATEWAY, error_body(str(error)), answer.named)
 
     async def _through(self, asked: "_Asked", body: bytes, length: int | None) -> Answer:
         """Send a request of version 2 through the pipeline."""
@@ -203,6 +219,11 @@ class DataPlane:
         answered: asyncio.Future[Answer] = loop.create_future()
         watcher: list[asyncio.Task[None]] = []
         model, version = asked.names
+
+        def deliver(reply: Reply) -> None:
+            if not answered.done():
+                answered.set_result(Answer(reply.status, reply.body, exchange.named, reply.header_length))
+
         exchange = Exchange(
             model,
             body,
@@ -211,10 +232,11 @@ class DataPlane:
             via=asked.via,
             started_s=asked.started_s,
             deadline_s=asked.deadline_s,
-            deliver=lambda answer: None if answered.done() else answered.set_result(answer),
+            deliver=deliver,
             on_old=lambda: watcher.append(loop.create_task(_until_gone(asked.request, answered))),
         )
         try:
+            exchange.begun_s = monotonic()
             self._pipeline.begin(exchange, version, asked.headers)
             return await answered
         finally:
@@ -253,7 +275,7 @@ class DataPlane:
             (b"content-type", JSON if answer.header_length is None else OCTETS),
             (b"content-length", b"%d" % len(answer.body)),
             (b"x-request-id", identifier.encode()),
-            *answer.headers,
+            *answer.named.headers,
             *extra,
             *self._closing(),
         ]
@@ -264,7 +286,7 @@ class DataPlane:
         return self._answer(identifier, Answer(status, orjson.dumps(plain)))
 
     def _closing(self) -> list[tuple[bytes, bytes]]:
-        return [(b"connection", b"close")] if self.is_draining else []
+        return [(b"connection", b"close")] if self._gate.is_draining else []
 
     async def _error(self, request: Request, error: Exception) -> Response:
         response = self._json(request, {"error": str(error)}, status_of(error))

@@ -1,40 +1,32 @@
 """One request on its way: what it was, which arm it is on, and who waits for the answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from gateway.backends.base import Reply
 from gateway.protocol.request import ALLOW_NAN, InferRequest, read_request
-from gateway.runtime.arms import Arm, Header
+from gateway.runtime.arms import NAMELESS, Arm, Named
 from gateway.runtime.compile import CompiledRoute
 from routing.analysis.guard import Detector
-
-
-class Answer:
-    """What goes out to the client."""
-
-    __slots__ = ("body", "header_length", "headers", "status")
-
-    def __init__(
-        self, status: int, body: bytes, headers: Sequence[Header] = (), header_length: int | None = None
-    ) -> None:
-        self.status = status
-        self.body = body
-        self.headers = headers
-        self.header_length = header_length
 
 
 def unheard() -> None:
     """What there is to cancel while no attempt is in flight."""
 
 
+def _unasked(_exchange: "Exchange", _reply: Reply) -> None:
+    """Who hears of replies before the pipeline has begun."""
+
+
 class Exchange:
     """State of one request; also the call that backends read.
 
     Attributes:
-        deliver: Receives the answer, exactly once unless the exchange is abandoned.
+        deliver: Receives what goes out, exactly once unless the exchange is abandoned; ``named`` stands by then.
+        named: Headers of the answer that say who gave it.
+        on_replied: Hears how an attempt ended.
         on_old: Called once when the request has been in work for a while, to start watching for a client that left.
         deadline_s: On the loop's clock; the end of all attempts.
         attempt_deadline_s: The end of the attempt in flight.
@@ -76,7 +68,9 @@ class Exchange:
         "mask",
         "may_fail_over",
         "model",
+        "named",
         "on_old",
+        "on_replied",
         "refusal",
         "request_id",
         "route",
@@ -90,13 +84,12 @@ class Exchange:
         self,
         model: str,
         body: bytes,
-        *,
         header_length: int | None,
         request_id: str,
         via: str,
         started_s: float,
         deadline_s: float,
-        deliver: Callable[[Answer], None],
+        deliver: Callable[[Reply], None],
         on_old: Callable[[], None] | None,
     ) -> None:
         self.model = model
@@ -130,7 +123,13 @@ class Exchange:
         self.cancel: Callable[[], None] = unheard
         self.refusal: Reply | None = None
         self.is_done = False
+        self.named: Named = NAMELESS
+        self.on_replied: Callable[[Exchange, Reply], None] = _unasked
         self._request: InferRequest | None = None
+
+    def replied(self, reply: Reply) -> None:
+        """A backend has ended the attempt in flight."""
+        self.on_replied(self, reply)
 
     def request(self) -> InferRequest:
         """The body, read once.

@@ -60,19 +60,18 @@ class Observer:
         return max(self.last_lag_s, self._clock() - self.sweep_due_s)
 
     def dispatched(self, exchange: Exchange) -> None:
-        """An attempt that is evidence is about to be sent."""
-        if exchange.drawn is not None:
-            exchange.detector = exchange.drawn.evidence.detector
-            exchange.ticket = exchange.detector.dispatched()
-        elif exchange.stable_evidence and exchange.arm is not None:
-            exchange.arm.evidence.count_stable_dispatch()
+        """A canary's attempt is about to be sent."""
+        assert exchange.drawn is not None
+        exchange.detector = exchange.drawn.evidence.detector
+        exchange.ticket = exchange.detector.dispatched()
 
     def stable_ended(self, exchange: Exchange, kind: Kind, latency_s: float) -> None:
         """A drawn attempt on stable has ended."""
         assert exchange.arm is not None
-        if is_fault(kind) and (kind is not Kind.TIMEOUT or _had_fair_time(exchange)):
+        if kind is not Kind.OK and is_fault(kind) and (kind is not Kind.TIMEOUT or _had_fair_time(exchange)):
             exchange.arm.evidence.count_stable_hit(ERRORS, exchange.key_hash)
-        self._stable_aged(exchange, exchange.arm, latency_s)
+        if latency_s > exchange.arm.evidence.lowest_threshold_s:
+            self._stable_aged(exchange, exchange.arm, latency_s)
 
     def _stable_aged(self, exchange: Exchange, arm: Arm, age_s: float) -> None:
         """Count each threshold that stable's attempt has passed, once, as early as the canary's are counted."""
@@ -86,7 +85,7 @@ class Observer:
         """The canary answered properly."""
         route, arm, detector = _guarded(exchange)
         lag_s = self.lag_s
-        usable = latency_s - lag_s if lag_s <= LAG_SHARE * _lowest_threshold_s(arm) else None
+        usable = latency_s - lag_s if lag_s <= LAG_SHARE * arm.evidence.lowest_threshold_s else None
         trip = detector.answered(exchange.ticket, usable, exchange.mask, exchange.key_hash)
         self._act(route, arm, trip)
 
@@ -116,7 +115,7 @@ class Observer:
         """A first attempt is still in flight at this age."""
         if exchange.stable_evidence and exchange.arm is not None:
             self._stable_aged(exchange, exchange.arm, age_s)
-        if exchange.drawn is None or self.lag_s > LAG_SHARE * _lowest_threshold_s(exchange.drawn):
+        if exchange.drawn is None or self.lag_s > LAG_SHARE * exchange.drawn.evidence.lowest_threshold_s:
             return
         route, arm, detector = _guarded(exchange)
         exchange.mask, trip = detector.sweep(exchange.ticket, age_s - self.lag_s, exchange.mask, exchange.key_hash)
@@ -233,7 +232,3 @@ def _had_fair_time(exchange: Exchange) -> bool:
         return False
     given_s = exchange.given_s
     return given_s >= min(_fair_s(route), route.attempt_cap_s or float("inf")) - TOLERANCE_S
-
-
-def _lowest_threshold_s(arm: Arm) -> float:
-    return min((o.threshold_s for o in arm.evidence.objectives if o.threshold_s is not None), default=float("inf"))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from gateway.backends.base import Reply
-from gateway.dataplane.exchange import Answer, Exchange, unheard
+from gateway.dataplane.exchange import Exchange, unheard
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
 from gateway.dataplane.tally import Tally
@@ -19,15 +19,13 @@ from gateway.errors import (
     status_of,
 )
 from gateway.protocol.contract import check_answer
-from gateway.runtime.arms import DRAWN, PINNED, Arm, Header
+from gateway.runtime.arms import DRAWN, PINNED, Arm
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.snapshot import Runtime, Snapshot
 from routing.analysis.outcome import Kind, may_fail_over
 from routing.table import PPM
 
 log = logging.getLogger("turnout.dataplane")
-
-ATTEMPTS: tuple[Header, ...] = tuple((b"x-turnout-attempts", b"%d" % n) for n in range(3))
 
 
 class Pipeline:
@@ -63,20 +61,22 @@ class Pipeline:
         self.in_work: set[Exchange] = set()
 
     def begin(self, exchange: Exchange, version: str | None, headers: Mapping[bytes, bytes]) -> None:
-        """Start a request; its ``deliver`` may be called before this returns.
+        """Start a request whose whole body came at ``begun_s``; ``deliver`` may be called before this returns.
 
         Args:
             exchange: The request.
             version: The version that it names, ``None`` for a draw.
             headers: Lower-case names; where sticky keys come from.
         """
-        exchange.begun_s = self._clock()
+        now_s = exchange.begun_s
         snapshot = self._runtime.current
         route = snapshot.routes.get(exchange.model)
         if route is not None:
             exchange.route = route
-            exchange.key = sticky_key(route, headers)
             route.users += 1
+            if route.key_sources:
+                exchange.key = sticky_key(route, headers)
+        exchange.on_replied = self._replied
         self.in_work.add(exchange)
         try:
             if version is not None:
@@ -84,11 +84,11 @@ class Pipeline:
             elif route is None:
                 raise ModelNotFound(unrouted(snapshot, exchange.model))
             else:
-                arm = self._draw(exchange, route)
+                arm = self._draw(exchange, route, now_s)
         except GatewayError as error:
-            self._finish(exchange, Answer(status_of(error), error_body(str(error))))
+            self._finish(exchange, refusal(status_of(error), str(error)), now_s)
             return
-        self._attempt(exchange, arm)
+        self._attempt(exchange, arm, now_s)
 
     def abandon(self, exchange: Exchange) -> None:
         """The client left: give the attempt up and answer nobody."""
@@ -105,18 +105,23 @@ class Pipeline:
         """Something broke: end the request as an error, whatever state it is in."""
         if not exchange.is_done:
             exchange.cancel()
-            self._finish(exchange, Answer(500, error_body("internal error of the gateway")))
+            self._finish(exchange, refusal(500, "internal error of the gateway"), self._clock())
 
     def give_up(self) -> None:
         """The process ends now: answer everything that is still in work."""
         for exchange in list(self.in_work):
             exchange.cancel()
-            self._finish(exchange, Answer(503, error_body("the gateway is stopping and cannot wait any longer")))
+            sentence = "the gateway is stopping and cannot wait any longer"
+            self._finish(exchange, refusal(503, sentence), self._clock())
 
     def expire(self, exchange: Exchange) -> None:
         """The time of the attempt in flight is up."""
         exchange.cancel()
         self._replied(exchange, Reply(Kind.TIMEOUT, 504, error_body("the version did not answer in time")))
+
+    def settle(self) -> None:
+        """Count the times that have come since the last time."""
+        self._tally.settle()
 
     def _pinned(self, snapshot: Snapshot, exchange: Exchange, version: str) -> Arm:
         arm = snapshot.pinned(exchange.model, version)
@@ -131,7 +136,7 @@ class Pipeline:
         arm.evidence.counters.counts[PINNED] += 1
         return arm
 
-    def _draw(self, exchange: Exchange, route: CompiledRoute) -> Arm:
+    def _draw(self, exchange: Exchange, route: CompiledRoute, now_s: float) -> Arm:
         stable = route.stable
         if exchange.is_sequence():
             exchange.in_sequence = True
@@ -145,7 +150,7 @@ class Pipeline:
         arm = route.arms[index]
         counters = arm.evidence.counters
         counters.counts[DRAWN] += 1
-        counters.last_drawn_s = self._clock()
+        counters.last_drawn_s = now_s
         if arm is stable:
             exchange.stable_evidence = True
             return stable
@@ -156,8 +161,7 @@ class Pipeline:
         exchange.may_fail_over = route.retries
         return arm
 
-    def _attempt(self, exchange: Exchange, arm: Arm) -> None:
-        now_s = self._clock()
+    def _attempt(self, exchange: Exchange, arm: Arm, now_s: float) -> None:
         exchange.arm = arm
         if not arm.slot.is_ready:
             sentence = not_ready(arm)
@@ -165,20 +169,23 @@ class Pipeline:
             exchange.stable_evidence = False
             self._replied(exchange, Reply(Kind.UNREACHABLE, status_of(error), error_body(sentence), detail=sentence))
             return
-        exchange.attempts += 1
+        exchange.attempts = attempt = exchange.attempts + 1
         exchange.dispatched_s = now_s
-        exchange.attempt_deadline_s = _attempt_deadline_s(exchange, now_s)
-        arm.evidence.counters.in_flight += 1
+        evidence = arm.evidence
+        evidence.counters.in_flight += 1
+        if exchange.drawn is None:
+            deadline_s = exchange.deadline_s
+            if exchange.stable_evidence:
+                evidence.seen += 1
+        else:
+            deadline_s = _attempt_deadline_s(exchange, now_s)
+        exchange.attempt_deadline_s = deadline_s
         if exchange.refusal is None:
-            exchange.given_s = exchange.attempt_deadline_s - now_s
-            self._observer.dispatched(exchange)
-        attempt = exchange.attempts
-
-        def replied(reply: Reply) -> None:
-            self._replied(exchange, reply)
-
+            exchange.given_s = deadline_s - now_s
+            if exchange.drawn is not None:
+                self._observer.dispatched(exchange)
         try:
-            cancel = arm.slot.backend.submit(exchange, exchange.attempt_deadline_s, replied)
+            cancel = arm.slot.backend.submit(exchange, deadline_s, exchange.replied)
         except Exception as error:  # a backend that breaks must not leave its request behind
             log.exception("a backend crashed", extra={"model": arm.model, "version": arm.version})
             self._replied(
@@ -191,20 +198,17 @@ class Pipeline:
     def _replied(self, exchange: Exchange, reply: Reply) -> None:
         """An attempt has ended."""
         exchange.cancel = unheard
-        arm = exchange.arm
-        assert arm is not None
         now_s = self._clock()
         latency_s = exchange.latency_s = now_s - exchange.dispatched_s
         if exchange.refusal is not None:
             self._stable_replied(exchange, exchange.refusal, reply, latency_s)
-            return
-        if exchange.drawn is None:
+        elif exchange.drawn is not None:
+            self._canary_replied(exchange, exchange.drawn, reply, latency_s, now_s)
+        else:
             self._count(exchange, reply.kind, latency_s)
             if exchange.stable_evidence:
                 self._observer.stable_ended(exchange, reply.kind, latency_s)
-            self._deliver(exchange, reply)
-            return
-        self._canary_replied(exchange, arm, reply, latency_s, now_s)
+            self._deliver(exchange, reply, now_s)
 
     def _canary_replied(self, exchange: Exchange, arm: Arm, reply: Reply, latency_s: float, now_s: float) -> None:
         if reply.kind is Kind.OK and not reply.is_checked:
@@ -212,7 +216,7 @@ class Pipeline:
         self._count(exchange, reply.kind, latency_s)
         if reply.kind is Kind.OK:
             self._observer.canary_answered(exchange, latency_s)
-            self._deliver(exchange, reply)
+            self._deliver(exchange, reply, self._clock())
             return
         self._observer.canary_failed(exchange)
         if exchange.may_fail_over and may_fail_over(reply.kind) and now_s < exchange.deadline_s:
@@ -220,54 +224,65 @@ class Pipeline:
             exchange.refusal = reply
             stable = exchange.route.stable
             stable.evidence.counters.failovers += 1
-            self._attempt(exchange, stable)
+            self._attempt(exchange, stable, self._clock())
             return
         # Where only the deadline kept stable from being asked, there is no proof, and nobody is charged.
         self._observer.judged(exchange, reply.kind, Kind.CANCELLED if exchange.may_fail_over else None)
-        self._deliver(exchange, reply)
+        self._deliver(exchange, reply, now_s)
 
-    def _stable_replied(self, exchange: Exchange, refusal: Reply, reply: Reply, latency_s: float) -> None:
+    def _stable_replied(self, exchange: Exchange, canary: Reply, reply: Reply, latency_s: float) -> None:
         assert exchange.arm is not None
         self._count(exchange, reply.kind, latency_s)
         proof = reply if reply.kind is not Kind.OK or reply.is_checked else _checked(exchange, exchange.arm, reply)
-        self._observer.judged(exchange, refusal.kind, proof.kind)
-        self._deliver(exchange, reply)
+        self._observer.judged(exchange, canary.kind, proof.kind)
+        self._deliver(exchange, reply, self._clock())
 
     def _count(self, exchange: Exchange, kind: Kind, latency_s: float | None = None) -> None:
         """Count the end of the attempt in flight, if one was dispatched."""
         arm = exchange.arm
         if arm is None or exchange.dispatched_s == 0.0:
             return
-        arm.evidence.counters.ended(kind)
+        evidence = arm.evidence
+        evidence.counters.ended(kind)
         if latency_s is not None:
             exchange.attempted_s += latency_s
             if kind is Kind.OK:
-                arm.evidence.answered(latency_s)
+                if not evidence.latencies_s:
+                    self._tally.unsettled.append(evidence)
+                evidence.latencies_s.append(latency_s)
         exchange.dispatched_s = 0.0
 
-    def _deliver(self, exchange: Exchange, reply: Reply) -> None:
+    def _deliver(self, exchange: Exchange, reply: Reply, now_s: float) -> None:
         arm = exchange.arm
         assert arm is not None
-        named = arm.pinned_headers if exchange.is_pinned else arm.headers
-        headers = (*named, ATTEMPTS[exchange.attempts])
-        if reply.kind is Kind.TIMEOUT and self._clock() >= exchange.deadline_s:
+        exchange.named = (arm.pinned_named if exchange.is_pinned else arm.named)[exchange.attempts]
+        sent = reply
+        if reply.kind is Kind.TIMEOUT and now_s >= exchange.deadline_s:
             self._tally.out_of_time()
             error = DeadlineExceeded("no version answered within the request's deadline")
-            reply = Reply(Kind.TIMEOUT, status_of(error), error_body(str(error)))
-        self._finish(exchange, Answer(reply.status, reply.body, headers, reply.header_length))
+            sent = Reply(Kind.TIMEOUT, status_of(error), error_body(str(error)))
+        self._finish(exchange, sent, now_s)
         if exchange.route is not None and exchange.route.shadows:
-            self._mirror.offer(exchange, reply)
+            self._mirror.offer(exchange, sent)
 
-    def _finish(self, exchange: Exchange, answer: Answer) -> None:
+    def _finish(self, exchange: Exchange, reply: Reply, now_s: float) -> None:
         self._leave(exchange)
-        exchange.deliver(answer)
-        self._tally.answered(exchange, answer.status, self._clock())
+        exchange.deliver(reply)
+        self._tally.answered(exchange, reply.status, now_s)
 
     def _leave(self, exchange: Exchange) -> None:
         exchange.is_done = True
         self.in_work.discard(exchange)
-        if exchange.route is not None:
-            exchange.route.leave()
+        route = exchange.route
+        if route is not None:
+            route.users -= 1
+            if route.retired:
+                route.look_idle()
+
+
+def refusal(status: int, sentence: str) -> Reply:
+    """What goes out where no version was asked."""
+    return Reply(Kind.INTERNAL, status, error_body(sentence))
 
 
 def _attempt_deadline_s(exchange: Exchange, now_s: float) -> float:

@@ -64,6 +64,7 @@ class Sweeper:
                 log.exception("a request could not be swept", extra={"model": exchange.model})
                 self._pipeline.drop(exchange)
         self._mirror.sweep(now_s)
+        self._pipeline.settle()
         self._ticks += 1
         if self._ticks % self.FLUSH_EVERY == 0:
             self._flush(now_s)

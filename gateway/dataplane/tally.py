@@ -1,5 +1,7 @@
 """Every inference request is counted once, by the status that went out."""
 
+from typing import Protocol
+
 from gateway.dataplane.exchange import Exchange
 from gateway.errors import BodyTimeout, BodyTooLarge, GatewayError, Overloaded, status_of
 from gateway.metrics.families import NO_ROLE, NO_VERSION, UNKNOWN_MODEL
@@ -15,12 +17,24 @@ BOUNDS: dict[type[GatewayError], str] = {
 }
 
 
+class Unsettled(Protocol):
+    """Holds times that are not yet counted."""
+
+    def settle(self) -> None:
+        """Count them."""
+
+
 class Tally:
-    """Counts requests of one worker. Names from a path become labels only where a route or the repository has them."""
+    """Counts requests of one worker. Names from a path become labels only where a route or the repository has them.
+
+    Attributes:
+        unsettled: What holds times that ``settle`` will count.
+    """
 
     def __init__(self, runtime: Runtime, ledger: Ledger) -> None:
         self._runtime = runtime
         self._ledger = ledger
+        self.unsettled: list[Unsettled] = []
         self._without_route: dict[str, tuple[Timing, Timing]] = {}
 
     def answered(self, exchange: Exchange, status: int, now_s: float) -> None:
@@ -29,11 +43,24 @@ class Tally:
         if arm is None:
             self._ledger.request(self._known(exchange.model), NO_VERSION, NO_ROLE, status)
             return
-        self._ledger.request(arm.model, arm.version, "pinned" if exchange.is_pinned else arm.role, status)
+        codes = arm.pinned_codes if exchange.is_pinned else arm.codes
+        cell = codes.get(status)
+        if cell is None:
+            role = "pinned" if exchange.is_pinned else arm.role
+            cell = codes[status] = self._ledger.request_cell(arm.model, arm.version, role, status)
+        cell[0] += 1
         route = exchange.route
-        requests, overhead = self._timings(arm.model) if route is None else (route.request_seconds, route.overhead)
-        requests.observe(now_s - exchange.started_s)
-        overhead.observe(max(0.0, now_s - exchange.begun_s - exchange.attempted_s))
+        requests, overhead = self._timings(arm.model) if route is None else route.timings
+        if not requests.late_s:
+            self.unsettled += (requests, overhead)
+        requests.late_s.append(now_s - exchange.started_s)
+        overhead.late_s.append(max(0.0, now_s - exchange.begun_s - exchange.attempted_s))
+
+    def settle(self) -> None:
+        """Count the times that have come since the last time. Every sweep does, and whoever reads them."""
+        unsettled, self.unsettled = self.unsettled, []
+        for times in unsettled:
+            times.settle()
 
     def left(self, exchange: Exchange) -> None:
         """The client of such a request left first."""

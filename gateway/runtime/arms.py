@@ -11,6 +11,7 @@ from routing.analysis.objective import ERRORS, Objective, Trip
 from routing.analysis.outcome import Kind
 
 Header = tuple[bytes, bytes]
+MAX_ATTEMPTS = 2  # a version, and stable where that failed
 
 
 def _count(index: int) -> property:
@@ -93,26 +94,31 @@ class Evidence:
     Attributes:
         detector: The canary's guard.
         merged: Stable's own detector, stepped once per flush.
-        histogram: Times of good attempts in this epoch; ``seconds`` holds them for the metrics, over all epochs.
+        latencies_s: Of good attempts, not yet counted: appended on the request path, counted by the next sweep.
+        seconds: Times of good attempts for the metrics, over all epochs.
         trip: Why the guard tripped, once it has.
         lowered: The arm gets no draws: a guard tripped and acts.
+        seen: Attempts of stable that are evidence, dispatched since the last flush.
+        lowest_threshold_s: Latency below which no objective cares.
         alarm: Why a trip was not acted on, when the fault is shared or stable is gone; else empty.
         would_have_flipped: What a guard that does not act would have done; else empty.
     """
 
     __slots__ = (
         "_caps",
+        "_histogram",
         "_hits",
-        "_seen",
         "alarm",
         "counters",
         "detector",
         "epoch",
-        "histogram",
+        "latencies_s",
         "lowered",
+        "lowest_threshold_s",
         "merged",
         "objectives",
         "seconds",
+        "seen",
         "trip",
         "would_have_flipped",
     )
@@ -123,7 +129,8 @@ class Evidence:
         held = row or Ledger().version("", "")
         self.counters = Counters(held)
         self.seconds = held.seconds
-        self.histogram = Histogram()
+        self._histogram = Histogram()
+        self.latencies_s: list[float] = []
         self.detector = Detector(self.objectives)
         with_errors = [o for o in self.objectives if o.name == ERRORS] or [Objective(ERRORS, 0.01)]
         self.merged = MergedDetector([*with_errors, *(o for o in self.objectives if o.threshold_s is not None)])
@@ -131,22 +138,29 @@ class Evidence:
         self.lowered = False
         self.alarm = ""
         self.would_have_flipped = ""
-        self._seen = 0
+        self.seen = 0
+        self.lowest_threshold_s = min(
+            (o.threshold_s for o in self.objectives if o.threshold_s is not None), default=float("inf")
+        )
         self._hits: dict[str, int] = {}
         self._caps: dict[str, KeyCap] = {}
 
-    def answered(self, latency_s: float) -> None:
-        """Count the time of a good attempt."""
-        self.histogram.observe(latency_s)
-        self.seconds.observe(latency_s)
+    def settle(self) -> None:
+        """Count the times of good attempts that have come since the last time."""
+        if self.latencies_s:
+            latencies_s, self.latencies_s = self.latencies_s, []
+            self._histogram.observe_all(latencies_s)
+            self.seconds.observe_all(latencies_s)
+
+    @property
+    def histogram(self) -> Histogram:
+        """Times of good attempts in this epoch."""
+        self.settle()
+        return self._histogram
 
     def renew_detector(self) -> None:
         """Start the guard's evidence anew after an alarm that did not lower the version."""
         self.detector = Detector(self.objectives)
-
-    def count_stable_dispatch(self) -> None:
-        """One attempt of stable that is evidence was dispatched."""
-        self._seen += 1
 
     def count_stable_hit(self, objective: str, key_hash: int | None) -> None:
         """One such attempt failed, or exceeded a threshold; two of one key count, as for a canary."""
@@ -156,10 +170,28 @@ class Evidence:
 
     def flush(self) -> None:
         """Step stable's own detector on what came since the last flush."""
-        if self._seen or self._hits:
+        if self.seen or self._hits:
             names = [ERRORS, *(o.name for o in self.objectives if o.threshold_s is not None)]
-            self.merged.flush({name: (self._seen, self._hits.get(name, 0)) for name in names})
-            self._seen, self._hits = 0, {}
+            self.merged.flush({name: (self.seen, self._hits.get(name, 0)) for name in names})
+            self.seen, self._hits = 0, {}
+
+
+class Named:
+    """Prepared answer headers.
+
+    Attributes:
+        headers: As names and values.
+        lines: The same as they go out, each line with its end.
+    """
+
+    __slots__ = ("headers", "lines")
+
+    def __init__(self, headers: tuple[Header, ...]) -> None:
+        self.headers = headers
+        self.lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+
+
+NAMELESS = Named(())  # of an answer that no version stands behind
 
 
 class Arm:
@@ -167,10 +199,23 @@ class Arm:
 
     Attributes:
         role: ``stable`` or ``canary``, or ``pinned`` for a version outside the route.
-        headers: Answer headers without the number of attempts.
+        named: Answer headers by the number of attempts; ``pinned_named`` for requests that named the version.
+        codes: Requests by the status that went out, as cells of the worker's block; filled as they come.
     """
 
-    __slots__ = ("evidence", "headers", "is_stable", "model", "pinned_headers", "role", "slot", "version", "weight_ppm")
+    __slots__ = (
+        "codes",
+        "evidence",
+        "is_stable",
+        "model",
+        "named",
+        "pinned_codes",
+        "pinned_named",
+        "role",
+        "slot",
+        "version",
+        "weight_ppm",
+    )
 
     def __init__(
         self,
@@ -191,8 +236,10 @@ class Arm:
         self.slot = slot
         self.evidence = evidence
         self.weight_ppm = weight_ppm
-        self.headers = _headers(version, role, revision, opaque=opaque)
-        self.pinned_headers = _headers(version, "pinned", revision, opaque=opaque)
+        self.named = _named(version, role, revision, opaque=opaque)
+        self.pinned_named = _named(version, "pinned", revision, opaque=opaque)
+        self.codes: dict[int, memoryview] = {}
+        self.pinned_codes: dict[int, memoryview] = {}
 
     @property
     def takes_draws(self) -> bool:
@@ -200,7 +247,7 @@ class Arm:
         return self.slot.is_ready and not self.evidence.lowered
 
 
-def _headers(version: str, role: str, revision: int | None, *, opaque: bool) -> tuple[Header, ...]:
+def _named(version: str, role: str, revision: int | None, *, opaque: bool) -> tuple[Named, ...]:
     named = () if opaque else ((b"x-turnout-version", version.encode()), (b"x-turnout-role", role.encode()))
     revised = () if revision is None else ((b"x-turnout-revision", b"%d" % revision),)
-    return (*named, *revised)
+    return tuple(Named((*named, *revised, (b"x-turnout-attempts", b"%d" % n))) for n in range(MAX_ATTEMPTS + 1))

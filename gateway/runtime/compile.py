@@ -24,7 +24,7 @@ class CompiledRoute:
         shadows: Where copies go.
         key_sources: ``(is_cookie, name)`` in order, names lower-case for headers.
         attempt_cap_s: Longest time of a canary's attempt that may be retried; ``None``: half the remaining time.
-        request_seconds: Times of its requests; ``overhead``: what the gateway adds to them.
+        timings: Times of its requests, and what the gateway adds to them.
         users: Requests that still hold this route.
     """
 
@@ -38,15 +38,14 @@ class CompiledRoute:
         "has_latency_slo",
         "key_sources",
         "model",
-        "overhead",
         "plan",
-        "request_seconds",
         "retired",
         "retries",
         "shadows",
         "side_effects",
         "slots",
         "stable",
+        "timings",
         "users",
     )
 
@@ -79,8 +78,10 @@ class CompiledRoute:
             max(THRESHOLDS_AN_ATTEMPT * latency.largest_ms() / 1000, MIN_ATTEMPT_S) if latency else None
         )
         thresholds_s = _thresholds_s(slo_objectives(route.slo))
-        self.request_seconds = ledger.request_seconds(route.model, thresholds_s)
-        self.overhead = ledger.overhead_seconds(route.model, thresholds_s)
+        self.timings = (
+            ledger.request_seconds(route.model, thresholds_s),
+            ledger.overhead_seconds(route.model, thresholds_s),
+        )
         self.users = 0
         self.retired = False
         self._on_idle = on_idle
@@ -88,13 +89,11 @@ class CompiledRoute:
     def retire(self) -> None:
         """Another compiled route serves now; backends are given back when the last request has left."""
         self.retired = True
-        if self.users == 0:
-            self._on_idle(self)
+        self.look_idle()
 
-    def leave(self) -> None:
-        """A request that held this route has ended."""
-        self.users -= 1
-        if self.retired and self.users == 0:
+    def look_idle(self) -> None:
+        """A request has let go of this route, which serves no more."""
+        if self.users == 0:
             self._on_idle(self)
 
 

@@ -18,6 +18,8 @@ class Kind(StrEnum):
     INTERNAL = "internal"  # our own code broke on this request: a bug, and never the version's fault
     CANCELLED = "cancelled"  # the client left first
 
+    __hash__ = str.__hash__  # that of Enum is a Python function, and kinds are looked up on the request path
+
 
 class Source(StrEnum):
     """Whose doing an outcome is, before stable was asked."""
@@ -65,9 +67,12 @@ def is_fault(kind: Kind) -> bool:
     return SOURCE[kind] is Source.BACKEND
 
 
+_FINAL = frozenset({Kind.OK, Kind.MALFORMED, Kind.CANCELLED})
+
+
 def may_fail_over(kind: Kind) -> bool:
     """Whether stable should be asked instead: all but a good answer, an unreadable body, a client that left."""
-    return kind not in {Kind.OK, Kind.MALFORMED, Kind.CANCELLED}
+    return kind not in _FINAL
 
 
 def charge(canary: Kind, stable: Kind | None) -> Charge:

@@ -216,7 +216,9 @@ def every_path() -> list[Route]:
     anything: Any = SimpleNamespace()
     return [
         path
-        for path in DataPlane(Settings(), anything, anything, anything, lambda: False, "name").app().routes
+        for path in DataPlane(Settings(), anything, anything, anything, lambda: False, "name", anything, anything)
+        .app()
+        .routes
         if isinstance(path, Route)
     ]
 
