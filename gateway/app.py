@@ -28,7 +28,9 @@ from gateway.control.supervisor import Supervisor
 from gateway.control.sync import Sync
 from gateway.dataplane.admission import Gate, RequestIds
 from gateway.dataplane.comparison import Comparison
+from gateway.dataplane.doorkeeper import Doorkeeper, admin_bounds, data_bounds
 from gateway.dataplane.endpoints import DataPlane
+from gateway.dataplane.frontdoor import FrontDoor, front_door
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline
@@ -71,6 +73,7 @@ class App:
         replica_id: Name of this process among those on the store.
         draining: Set when the process is about to end: whatever streams or waits on the admin plane ends too.
         metrics_app: ASGI application of ``/metrics`` alone.
+        doors: Protocol class of each listener.
         connections: Counts open connections by listener; the server's.
         mirrored: Counts of mirroring; the mirror's.
         token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
@@ -135,6 +138,12 @@ class App:
             self.gate,
             ids,
         )
+        admin_doors = Doorkeeper(admin_bounds(settings.server), self._ledger.bound_hit)
+        self.doors: Mapping[str, type[FrontDoor]] = {
+            "data": front_door(Doorkeeper(data_bounds(settings.server), self._ledger.bound_hit)),
+            "admin": front_door(admin_doors),
+            "metrics": front_door(admin_doors),
+        }
         self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None
         self.connections: Callable[[], Mapping[str, int]] = dict

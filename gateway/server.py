@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 import gc
 import logging
-import secrets
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.app import App
+from gateway.dataplane.frontdoor import FrontDoor
 from gateway.errors import CannotStart
 from gateway.settings import Settings, split_address
 from routing.table import Route
@@ -23,43 +22,6 @@ BACKLOG = 2048
 STARTED_POLL_S = 0.005
 DRAIN_MARGIN_S = 2.0  # after drain_s everything is answered by us; uvicorn's own end of patience is never needed
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-_SENTENCE = b'{"error":"the gateway holds as many connections as it may: come back later"}'
-TOO_MANY_CONNECTIONS = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: "
-    + str(len(_SENTENCE)).encode()
-    + b"\r\nretry-after: 1\r\nx-request-id: %s\r\nconnection: close\r\n\r\n"
-    + _SENTENCE
-)
-
-
-class _AbortableProtocol(HttpToolsProtocol):
-    """Lets a long answer drop its connection: a reader that takes nothing would hold the process up for ever."""
-
-    def on_message_begin(self) -> None:
-        """One more request on the connection."""
-        super().on_message_begin()
-        self.scope["turnout.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
-
-
-class _BoundedProtocol(HttpToolsProtocol):
-    """Takes ``limit`` connections; one more is told so and closed, whatever it was going to ask."""
-
-    limit: int
-    on_refused: Callable[[], None]
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """One more connection."""
-        super().connection_made(transport)
-        if len(self.connections) > self.limit:
-            self.on_refused()
-            transport.write(TOO_MANY_CONNECTIONS % secrets.token_hex(16).encode())
-            transport.close()
-
-
-def _bounded(limit: int, on_refused: Callable[[], None]) -> type[HttpToolsProtocol]:
-    return type("_DataProtocol", (_BoundedProtocol,), {"limit": limit, "on_refused": staticmethod(on_refused)})
 
 
 class _Listener(uvicorn.Server):
@@ -127,13 +89,7 @@ class Gateway:
             self.data_port, self.admin_port, self.metrics_port = ports["data"], ports["admin"], ports.get("metrics", 0)
             app = App(self._settings, self._seeds, own_ports=set(ports.values()))
             apps = {"data": app.data_app, "admin": app.admin_app, "metrics": app.metrics_app}
-            protocols = {
-                "data": _bounded(self._settings.server.max_connections, app.data_plane.refuse_connection),
-                # The admin plane's streams must end when their readers do not; requests have deadlines.
-                "admin": _AbortableProtocol,
-                "metrics": HttpToolsProtocol,
-            }
-            self._listeners = {name: self._listener(apps[name], protocols[name]) for name in bound}
+            self._listeners = {name: self._listener(apps[name], app.doors[name]) for name in bound}
             app.connections = self._connections
             self._catch_signals()
             try:
@@ -186,7 +142,7 @@ class Gateway:
             for listener in self._listeners.values():
                 listener.should_exit = listener.force_exit = True
 
-    def _listener(self, app: object, http: type[HttpToolsProtocol]) -> _Listener:
+    def _listener(self, app: object, http: type[FrontDoor]) -> _Listener:
         return _Listener(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]

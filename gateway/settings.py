@@ -50,6 +50,19 @@ class Server(Section):
         max_body_bytes: Largest request body.
         max_concurrency: Requests in work at one time; more are answered 503.
         max_connections: Connections of clients; one more is answered 503 and closed.
+        max_connections_per_client: The same of one address; half of ``max_connections`` when not given.
+        max_pipelined: Requests of one connection that wait behind the one in work.
+        max_url_bytes: Longest request target.
+        max_line_bytes: Longest header field, name and value.
+        max_head_bytes: Largest head of a request.
+        max_headers: Header fields of a request.
+        silent_timeout_s: A connection on which nothing comes is closed after this.
+        head_timeout_s: Time for a head, from its first byte.
+        body_timeout_s: Time for a body, whatever deadline its request has.
+        write_timeout_s: Time in which a client takes an answer.
+        half_close_s: A client that sends nothing more is waited for so long, then it counts as gone.
+        linger_s: What still comes after a last answer is thrown away so long, then the connection is closed.
+        linger_bytes: The same in bytes.
         drain_notice_ms: How long listeners stay open after a signal while readiness already says 503.
         keep_alive_s: Idle connections are closed after this.
         fast_lane: Whether plain infer requests may pass by Starlette; the answers are the same.
@@ -60,6 +73,19 @@ class Server(Section):
     max_body_bytes: int = Field(default=64 << 20, ge=1024)
     max_concurrency: int = Field(default=4096, ge=1)
     max_connections: int = Field(default=8192, ge=1)
+    max_connections_per_client: int | None = Field(default=None, ge=1)
+    max_pipelined: int = Field(default=64, ge=1)
+    max_url_bytes: int = Field(default=8 << 10, ge=256)
+    max_line_bytes: int = Field(default=16 << 10, ge=256)
+    max_head_bytes: int = Field(default=64 << 10, ge=1024)
+    max_headers: int = Field(default=100, ge=8)
+    silent_timeout_s: float = Field(default=30, gt=0)
+    head_timeout_s: float = Field(default=10, gt=0)
+    body_timeout_s: float = Field(default=300, gt=0)
+    write_timeout_s: float = Field(default=60, gt=0)
+    half_close_s: float = Field(default=1, ge=0)
+    linger_s: float = Field(default=2, gt=0)
+    linger_bytes: int = Field(default=16 << 20, ge=0)
     drain_notice_ms: float = Field(default=200, ge=0, le=60_000)
     keep_alive_s: int = Field(default=75, ge=1)
     fast_lane: bool = True

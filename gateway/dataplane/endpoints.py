@@ -122,10 +122,6 @@ class DataPlane:
             *(Route(path, self._model_ready, methods=["GET"]) for path in v1),
         ]
 
-    def refuse_connection(self) -> None:
-        """A connection over ``server.max_connections`` was closed."""
-        self._tally.connection_refused()
-
     async def _server(self, request: Request) -> Response:
         return self._json(request, {"name": "turnout", "version": __version__, "extensions": EXTENSIONS})
 
@@ -253,9 +249,6 @@ class DataPlane:
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.server.max_body_bytes
-        announced = request.headers.get("content-length", "0")
-        if announced.isdigit() and int(announced) > limit:
-            raise BodyTooLarge(f"the body is larger than {limit} bytes")
         parts, size = [], 0
         async for part in request.stream():
             size += len(part)

@@ -80,10 +80,6 @@ class Tally:
         """The client left while its body arrived."""
         self._ledger.request(self._known(model), NO_VERSION, NO_ROLE, CLIENT_LEFT)
 
-    def connection_refused(self) -> None:
-        """A connection over the bound was closed."""
-        self._ledger.bound_hit("server.max_connections")
-
     def out_of_time(self) -> None:
         """The deadline of a request passed."""
         self._ledger.bound_hit(DEADLINE)
