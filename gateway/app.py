@@ -30,7 +30,9 @@ from gateway.dataplane.admission import Gate, RequestIds
 from gateway.dataplane.comparison import Comparison
 from gateway.dataplane.doorkeeper import Doorkeeper, admin_bounds, data_bounds
 from gateway.dataplane.endpoints import DataPlane
+from gateway.dataplane.fastlane import Lane, fast_lane
 from gateway.dataplane.frontdoor import FrontDoor, front_door
+from gateway.dataplane.infer_heads import HeadReader
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline
@@ -140,7 +142,7 @@ class App:
         )
         admin_doors = Doorkeeper(admin_bounds(settings.server), self._ledger.bound_hit)
         self.doors: Mapping[str, type[FrontDoor]] = {
-            "data": front_door(Doorkeeper(data_bounds(settings.server), self._ledger.bound_hit)),
+            "data": self._data_door(ids, tally),
             "admin": front_door(admin_doors),
             "metrics": front_door(admin_doors),
         }
@@ -168,6 +170,13 @@ class App:
         self.metrics_app: ASGIApp = scrape_app(
             tokens, self.scraper.scrape, self._refused, self._refusals, metrics_are_open=settings.metrics.open
         )
+
+    def _data_door(self, ids: RequestIds, tally: Tally) -> type[FrontDoor]:
+        keeper = Doorkeeper(data_bounds(self._settings.server), self._ledger.bound_hit)
+        if not self._settings.server.fast_lane:
+            return front_door(keeper)
+        heads = HeadReader(self._settings, self.replica_id)
+        return fast_lane(keeper, Lane(self.gate, heads, ids, self.pipeline, tally, time.monotonic))
 
     async def start(self) -> None:
         """Read the table and apply it. Backends are being opened when this returns.

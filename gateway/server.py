@@ -89,7 +89,7 @@ class Gateway:
             self.data_port, self.admin_port, self.metrics_port = ports["data"], ports["admin"], ports.get("metrics", 0)
             app = App(self._settings, self._seeds, own_ports=set(ports.values()))
             apps = {"data": app.data_app, "admin": app.admin_app, "metrics": app.metrics_app}
-            self._listeners = {name: self._listener(apps[name], app.doors[name]) for name in bound}
+            self._listeners = {name: self._listener(name, apps[name], app.doors[name]) for name in bound}
             app.connections = self._connections
             self._catch_signals()
             try:
@@ -142,7 +142,8 @@ class Gateway:
             for listener in self._listeners.values():
                 listener.should_exit = listener.force_exit = True
 
-    def _listener(self, app: object, http: type[FrontDoor]) -> _Listener:
+    def _listener(self, name: str, app: object, http: type[FrontDoor]) -> _Listener:
+        is_logged = name == "data" and self._settings.server.access_log
         return _Listener(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
@@ -150,7 +151,7 @@ class Gateway:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                access_log=False,
+                access_log=is_logged,
                 server_header=False,
                 proxy_headers=False,
                 backlog=BACKLOG,

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from random import SystemRandom
 from time import monotonic
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +12,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.dataplane.admission import RETRY_AFTER_S, request_id
+from gateway.dataplane.admission import RETRY_AFTER_S, RequestIds, request_id
 from gateway.dataplane.cycle import DEAF, QUEUE, TAKING, Cycle, Exit, Flow
 from gateway.dataplane.doorkeeper import BODY, CLOSING, HEAD, IDLE, LINGER, REST, SILENT, WORK, Doorkeeper
 from gateway.dataplane.heads import (
@@ -37,7 +36,7 @@ OVER_A_BOUND = {
     "max_connections": "the gateway holds as many connections as it may: come back later",
     "max_connections_per_client": "your address holds as many connections as it may: come back later",
 }
-IDS = SystemRandom()
+IDS = RequestIds()
 TRUSTED = (httptools.HttpParserInvalidURLError, UnicodeDecodeError)  # of a callback: the client's fault
 
 

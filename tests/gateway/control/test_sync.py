@@ -112,7 +112,8 @@ def test_backends_close_when_the_last_request_that_holds_them_has_left() -> None
         worker.sync.receive(StoredDocument("credit", 2, encode(deleted)))
         assert worker.runtime.current.routes == {}
         assert len(worker.registry.slots()) == 2, "a request still holds the route"
-        held.leave()
+        held.users -= 1
+        held.look_idle()
         assert worker.registry.slots() == []
         await worker.registry.close()
 

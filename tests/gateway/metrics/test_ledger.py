@@ -62,7 +62,8 @@ def test_where_a_block_is_full_the_worker_still_knows() -> None:
     worker = Worker(cells=10)
     evidence = worker.evidence(1)
     evidence.counters.drawn += 1
-    evidence.answered(0.01)
+    evidence.latencies_s.append(0.01)
+    evidence.settle()
     assert (evidence.counters.drawn, worker.samples()) == (1, {})
     assert worker.reader.refused == 4
 
@@ -71,7 +72,8 @@ def test_the_thresholds_of_a_route_are_edges_exactly() -> None:
     worker = Worker()
     evidence = worker.evidence(1, p99_ms=37.5)
     for seconds in (0.0375, 0.03750001, 0.001, 40.0):
-        evidence.answered(seconds)
+        evidence.latencies_s.append(seconds)
+        evidence.settle()
     found = worker.seconds()
     assert found.edges_s == tuple(sorted({*ATTEMPT_EDGES_S, 0.0375}))
     at = dict(zip(found.edges_s, found.counts, strict=False))
@@ -86,7 +88,8 @@ def test_no_bucket_goes_back_when_a_threshold_changes() -> None:
         evidence = worker.evidence(epoch, p99_ms=p99_ms)
         kept.append(evidence)
         for seconds in (0.02, 0.035, 0.059, 0.07):
-            evidence.answered(seconds)
+            evidence.latencies_s.append(seconds)
+            evidence.settle()
         found = worker.seconds()
         assert p99_ms is None or p99_ms / 1000 in found.edges_s
         assert list(found.counts) == sorted(found.counts)
