@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gateway.settings import Server
 
 if TYPE_CHECKING:
-    from gateway.dataplane.frontdoor import FrontDoor
+    from gateway.dataplane.doorway import Doorway
 
 log = logging.getLogger("turnout.dataplane")
 
@@ -126,14 +126,14 @@ class Doorkeeper:
 
     def __init__(self, bounds: Bounds, count: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
         self.bounds = bounds
-        self.doors: set[FrontDoor] = set()
+        self.doors: set[Doorway] = set()
         self.lingering = 0
         self._count = count
         self._clock = clock
         self._clients: Counter[str] = Counter()
-        self._admitted: dict[FrontDoor, str] = {}
-        self._half_closed: dict[FrontDoor, float] = {}
-        self._round: Iterator[FrontDoor] = iter(())
+        self._admitted: dict[Doorway, str] = {}
+        self._half_closed: dict[Doorway, float] = {}
+        self._round: Iterator[Doorway] = iter(())
         self._timer: TimerHandle | None = None
         self._due_s = 0.0
         self._is_late = False
@@ -152,7 +152,7 @@ class Doorkeeper:
         """Count a refusal at a bound, by its name without the section."""
         self._count(f"{self.bounds.where}.{bound}")
 
-    def admit(self, door: "FrontDoor") -> str | None:
+    def admit(self, door: "Doorway") -> str | None:
         """Take a connection under watch; the name of the bound that it is over, if it is."""
         self.doors.add(door)
         if self._timer is None:
@@ -166,7 +166,7 @@ class Doorkeeper:
         self._clients[client] += 1
         return None
 
-    def forget(self, door: "FrontDoor") -> None:
+    def forget(self, door: "Doorway") -> None:
         """The connection is gone."""
         self.doors.discard(door)
         self._half_closed.pop(door, None)
@@ -179,15 +179,15 @@ class Doorkeeper:
         if not self._clients[client]:
             del self._clients[client]
 
-    def may_linger(self, door: "FrontDoor") -> bool:
+    def may_linger(self, door: "Doorway") -> bool:
         """Whether a connection may stay for a while after its last answer."""
         return door in self._admitted or self.lingering < self.MAX_LINGERING
 
-    def half_closed(self, door: "FrontDoor") -> None:
+    def half_closed(self, door: "Doorway") -> None:
         """The client sends nothing more and is owed an answer."""
         self._half_closed[door] = self._clock()
 
-    def _arm(self, door: "FrontDoor", now_s: float) -> None:
+    def _arm(self, door: "Doorway", now_s: float) -> None:
         self._due_s = now_s + self.PERIOD_S
         self._timer = door.loop.call_later(self.PERIOD_S, self._tick)
 
@@ -219,7 +219,7 @@ class Doorkeeper:
                 self._half_closed.pop(door, None)
                 door.transport.close()
 
-    def _some(self) -> Iterator["FrontDoor"]:
+    def _some(self) -> Iterator["Doorway"]:
         wanted = max(self.SLICE, len(self.doors) // self.ROUND + 1)
         taken = list(islice(self._round, wanted))
         if len(taken) < wanted:
