@@ -18,6 +18,7 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.dataplane import models
 from gateway.dataplane.admission import RETRY_AFTER_S, header_length, request_id, timeout_s, via
+from gateway.dataplane.decoding import ACCEPTED, Decoder, coding_of
 from gateway.dataplane.exchange import Answer, Exchange
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.tally import Tally
@@ -25,8 +26,10 @@ from gateway.errors import (
     BadRequest,
     BodyTimeout,
     BodyTooLarge,
+    DeadlineExceeded,
     GatewayError,
     Overloaded,
+    UnsupportedEncoding,
     error_body,
     status_of,
 )
@@ -69,6 +72,7 @@ class DataPlane:
         self._is_stale = is_stale
         self._name = name
         self._ids = SystemRandom()
+        self._decoder = Decoder(settings.server.max_body_bytes)
         self._in_hand = 0
         self.is_draining = False
         self.is_started = False
@@ -86,6 +90,10 @@ class DataPlane:
         )
         app.router.redirect_slashes = False
         return app
+
+    def close(self) -> None:
+        """Decode no more bodies."""
+        self._decoder.close()
 
     def _paths(self) -> list[Route]:
         v1, v2 = (
@@ -136,7 +144,12 @@ class DataPlane:
 
     async def _index(self, request: Request) -> Response:
         headers = dict(request.scope["headers"])
-        body = await self._body_in_time(request, timeout_s(headers, self._settings.deadline))
+        coding = _coding(request, headers)
+        patience_s = timeout_s(headers, self._settings.deadline)
+        started_s = monotonic()
+        body = await self._body_in_time(request, patience_s)
+        if coding is not None:
+            body = await self._decoded(body, coding, started_s + patience_s)
         return self._json(request, models.index(self._runtime.current, body))
 
     async def _infer(self, request: Request) -> Response:
@@ -161,8 +174,7 @@ class DataPlane:
         self._in_hand += 1
         try:
             patience_s = timeout_s(headers, self._settings.deadline)
-            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-                raise BadRequest("content-encoding other than identity is not understood")
+            coding = _coding(request, headers)
             hops = via(headers, self._name)
             started_s = monotonic()
             try:
@@ -170,6 +182,8 @@ class DataPlane:
             except ClientDisconnect:
                 self._tally.left_early(request.path_params["model"])
                 raise
+            if coding is not None:
+                body = await self._decoded(body, coding, started_s + patience_s)
             answer = await ask(_Asked(request, headers, identifier, hops, started_s, started_s + patience_s), body)
             return self._answer(identifier, answer)
         finally:
@@ -225,6 +239,13 @@ class DataPlane:
         except TimeoutError:
             raise BodyTimeout("the body did not arrive within the request's deadline") from None
 
+    async def _decoded(self, body: bytes, coding: str, deadline_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - monotonic())):
+                return await self._decoder.decode(body, coding)
+        except TimeoutError:
+            raise DeadlineExceeded("the body was not decoded within the request's deadline") from None
+
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.server.max_body_bytes
         parts, size = [], 0
@@ -263,6 +284,8 @@ class DataPlane:
         response = self._json(request, {"error": str(error)}, status_of(error))
         if isinstance(error, (BodyTooLarge, BodyTimeout)):
             response.headers["connection"] = "close"  # the rest of the body is not read
+        if isinstance(error, UnsupportedEncoding):
+            response.headers["accept-encoding"] = ACCEPTED
         return response
 
     async def _http_error(self, request: Request, error: Exception) -> Response:
@@ -310,6 +333,10 @@ class _Asked:
 
 
 Ask = Callable[[_Asked, bytes], Awaitable[Answer]]
+
+
+def _coding(request: Request, headers: dict[bytes, bytes]) -> str | None:
+    return coding_of(request.headers.getlist("content-encoding")) if b"content-encoding" in headers else None
 
 
 async def _nobody(_request: Request, _error: Exception) -> Response:
