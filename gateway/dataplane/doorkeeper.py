@@ -122,6 +122,7 @@ class Doorkeeper:
     PERIOD_S = 0.05
     SLICE = 512  # connections that a sweep looks at, at least
     ROUND = 8  # sweeps in which all are looked at, when there are more
+    CLOSING_S = 60.0  # time in which what was written before the end is taken, at most
     MAX_LINGERING = 256  # connections over a bound that may linger; one more is cut
 
     def __init__(self, bounds: Bounds, count: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
@@ -145,7 +146,7 @@ class Doorkeeper:
             inf,  # whoever answers has deadlines of his own
             bounds.linger_s,
             bounds.linger_s,
-            bounds.write_timeout_s,
+            min(bounds.write_timeout_s, self.CLOSING_S),
         )
 
     def hit(self, bound: str) -> None:
@@ -193,12 +194,12 @@ class Doorkeeper:
 
     def _tick(self) -> None:
         now_s = self._clock()
+        # After the loop was stopped for long, what came meanwhile has not been read yet: judge one sweep later.
+        self._is_late = now_s - self._due_s > self.PERIOD_S and not self._is_late
         self._timer = None
         for door in self.doors:
             self._arm(door, now_s)
             break
-        # After the loop was stopped for long, what came meanwhile has not been read yet: judge one sweep later.
-        self._is_late = now_s - self._due_s > self.PERIOD_S and not self._is_late
         if not self._is_late:
             self._sweep(now_s)
 
@@ -217,7 +218,7 @@ class Doorkeeper:
         for door, since_s in list(self._half_closed.items()):
             if now_s - since_s > self.bounds.half_close_s:
                 self._half_closed.pop(door, None)
-                door.transport.close()
+                door.gone()
 
     def _some(self) -> Iterator["Doorway"]:
         wanted = max(self.SLICE, len(self.doors) // self.ROUND + 1)

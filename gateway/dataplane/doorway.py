@@ -5,8 +5,9 @@ from random import SystemRandom
 from time import monotonic
 from typing import Any
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.dataplane.admission import RETRY_AFTER_S, request_id
@@ -54,6 +55,7 @@ class Doorway(HttpToolsProtocol):
         self._thrown_bytes = 0
         self._last_words = b""
         self._unsent_since_s = 0.0
+        self._in_work: RequestResponseCycle | None = None  # the cycle whose turn it is to answer
 
     def enter(self, phase: int) -> None:
         """Say what the connection is doing now."""
@@ -67,14 +69,16 @@ class Doorway(HttpToolsProtocol):
 
     def refuse(self, status: int, sentence: str, bound: str | None = None) -> None:
         """Listen no more; say why, behind the answers that are owed, and close. ``bound`` is counted."""
-        if self._is_deaf:
+        if self._is_deaf or self.transport.is_closing():
             return
         self._is_deaf = True
         if bound is not None:
             self.keeper.hit(bound)
         identifier = request_id(dict(self.headers or ()), IDS)
         self._last_words = refusal(status, sentence, identifier)
-        if not self._is_owing():
+        if self._is_owing():
+            self.enter(WORK)
+        else:
             self._say_last_words()
 
     def leave(self) -> None:
@@ -102,6 +106,7 @@ class Doorway(HttpToolsProtocol):
         self.keeper.forget(self)
         self._is_deaf = True
         self.phase = CLOSING
+        self._disconnect()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -112,6 +117,11 @@ class Doorway(HttpToolsProtocol):
         self.is_half_closed = self._is_deaf = True
         self.keeper.half_closed(self)
         return True
+
+    def gone(self) -> None:
+        """The client has closed its side and was waited for long enough."""
+        self._disconnect()
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """An answer of the application was written."""
@@ -147,8 +157,7 @@ class Doorway(HttpToolsProtocol):
             self.keeper.hit("body_timeout_s")
             self._fail(BodyTimeout("the body did not arrive in time"))
         elif self.phase == CLOSING:
-            self.keeper.hit("write_timeout_s")
-            self.transport.abort()
+            self._give_up_writing()
         else:
             if self.phase == SILENT:
                 self.keeper.hit("silent_timeout_s")
@@ -156,7 +165,7 @@ class Doorway(HttpToolsProtocol):
 
     def watch_writes(self, now_s: float) -> None:
         """Drop a connection whose client does not take its answer."""
-        if not self.transport.get_write_buffer_size():
+        if self.phase == CLOSING or not self.transport.get_write_buffer_size():
             self._unsent_since_s = 0.0
             return
         if not self._unsent_since_s:
@@ -165,8 +174,22 @@ class Doorway(HttpToolsProtocol):
         if self.phase in {IDLE, WORK}:
             since_s = max(since_s, self.phase_since_s)
         if now_s - since_s > self.keeper.bounds.write_timeout_s:
-            self.keeper.hit("write_timeout_s")
-            self.transport.abort()
+            self._give_up_writing()
+
+    def _give_up_writing(self) -> None:
+        self.keeper.hit("write_timeout_s")
+        self._disconnect()
+        self.transport.abort()
+
+    def _disconnect(self) -> None:
+        """Nobody is there for the answer in work; uvicorn itself tells only the last request of a connection."""
+        if self._in_work is not None and not self._in_work.response_complete:
+            self._in_work.disconnected = True
+            self._in_work.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._in_work = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _is_owing(self) -> bool:
         return self.is_behind or not (self.cycle is None or self.cycle.response_complete)
@@ -177,6 +200,7 @@ class Doorway(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.leave()
         else:
+            self.enter(WORK)
             self.cycle.fail(fault)
 
     def _proceed(self) -> None:
