@@ -212,6 +212,7 @@ class App:
         await self._refusals.flushed()
         await self.supervisor.stop()
         self._sweeper.stop()
+        self.data_plane.close()
         self.mirror.stop()
         await self.registry.close()
 

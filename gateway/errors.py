@@ -23,6 +23,10 @@ class BodyTimeout(GatewayError):
     """The body did not arrive within the request's deadline."""
 
 
+class UnsupportedEncoding(GatewayError):
+    """The body is encoded in a way that is not understood."""
+
+
 class ModelNotFound(GatewayError):
     """There is no route for the model, and no version was pinned."""
 
@@ -71,6 +75,7 @@ STATUS: dict[type[Exception], int] = {
     BadRequest: 400,
     BodyTooLarge: 413,
     BodyTimeout: 408,
+    UnsupportedEncoding: 415,
     ModelNotFound: 404,
     VersionNotFound: 404,
     VersionNotReady: 503,

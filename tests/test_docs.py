@@ -190,7 +190,7 @@ def test_every_decision_is_in_the_index() -> None:
 
 def test_every_dependency_is_explained() -> None:
     project = (ROOT / "pyproject.toml").read_text()
-    lists = re.findall(r"^\w+ = \[(.*?)^\]|^(?:triton|build) = \[(.*?)\]$", project, re.M | re.S)
+    lists = re.findall(r"^\w+ = \[(.*?)^\]|^(?:triton|zstd|build) = \[(.*?)\]$", project, re.M | re.S)
     page = (ROOT / "docs/dependencies.md").read_text()
     for wanted in re.findall(r'"([a-zA-Z][\w-]+)(?:\[\w+\])?[>;=<]', "".join(a + b for a, b in lists)):
         assert f"\n| `{wanted}` |" in page, wanted

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
-    from gateway.dataplane.frontdoor import FrontDoor
+    from gateway.dataplane.doorway import Doorway
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 QUEUE, TAKING, DEAF = 1, 2, 4  # why reading is held: requests wait; answers are not taken; nothing more is listened to
@@ -49,7 +49,7 @@ class Exit:
 
     __slots__ = ("close", "is_closing", "write")
 
-    def __init__(self, door: "FrontDoor", transport: asyncio.Transport) -> None:
+    def __init__(self, door: "Doorway", transport: asyncio.Transport) -> None:
         self.write = transport.write
         self.is_closing = transport.is_closing
         self.close = door.leave

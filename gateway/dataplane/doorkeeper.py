@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gateway.settings import Server
 
 if TYPE_CHECKING:
-    from gateway.dataplane.frontdoor import FrontDoor
+    from gateway.dataplane.doorway import Doorway
 
 log = logging.getLogger("turnout.dataplane")
 
@@ -122,18 +122,19 @@ class Doorkeeper:
     PERIOD_S = 0.05
     SLICE = 512  # connections that a sweep looks at, at least
     ROUND = 8  # sweeps in which all are looked at, when there are more
+    CLOSING_S = 60.0  # time in which what was written before the end is taken, at most
     MAX_LINGERING = 256  # connections over a bound that may linger; one more is cut
 
     def __init__(self, bounds: Bounds, count: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
         self.bounds = bounds
-        self.doors: set[FrontDoor] = set()
+        self.doors: set[Doorway] = set()
         self.lingering = 0
         self._count = count
         self._clock = clock
         self._clients: Counter[str] = Counter()
-        self._admitted: dict[FrontDoor, str] = {}
-        self._half_closed: dict[FrontDoor, float] = {}
-        self._round: Iterator[FrontDoor] = iter(())
+        self._admitted: dict[Doorway, str] = {}
+        self._half_closed: dict[Doorway, float] = {}
+        self._round: Iterator[Doorway] = iter(())
         self._timer: TimerHandle | None = None
         self._due_s = 0.0
         self._is_late = False
@@ -145,14 +146,14 @@ class Doorkeeper:
             inf,  # whoever answers has deadlines of his own
             bounds.linger_s,
             bounds.linger_s,
-            bounds.write_timeout_s,
+            min(bounds.write_timeout_s, self.CLOSING_S),
         )
 
     def hit(self, bound: str) -> None:
         """Count a refusal at a bound, by its name without the section."""
         self._count(f"{self.bounds.where}.{bound}")
 
-    def admit(self, door: "FrontDoor") -> str | None:
+    def admit(self, door: "Doorway") -> str | None:
         """Take a connection under watch; the name of the bound that it is over, if it is."""
         self.doors.add(door)
         if self._timer is None:
@@ -166,7 +167,7 @@ class Doorkeeper:
         self._clients[client] += 1
         return None
 
-    def forget(self, door: "FrontDoor") -> None:
+    def forget(self, door: "Doorway") -> None:
         """The connection is gone."""
         self.doors.discard(door)
         self._half_closed.pop(door, None)
@@ -179,26 +180,26 @@ class Doorkeeper:
         if not self._clients[client]:
             del self._clients[client]
 
-    def may_linger(self, door: "FrontDoor") -> bool:
+    def may_linger(self, door: "Doorway") -> bool:
         """Whether a connection may stay for a while after its last answer."""
         return door in self._admitted or self.lingering < self.MAX_LINGERING
 
-    def half_closed(self, door: "FrontDoor") -> None:
+    def half_closed(self, door: "Doorway") -> None:
         """The client sends nothing more and is owed an answer."""
         self._half_closed[door] = self._clock()
 
-    def _arm(self, door: "FrontDoor", now_s: float) -> None:
+    def _arm(self, door: "Doorway", now_s: float) -> None:
         self._due_s = now_s + self.PERIOD_S
         self._timer = door.loop.call_later(self.PERIOD_S, self._tick)
 
     def _tick(self) -> None:
         now_s = self._clock()
+        # After the loop was stopped for long, what came meanwhile has not been read yet: judge one sweep later.
+        self._is_late = now_s - self._due_s > self.PERIOD_S and not self._is_late
         self._timer = None
         for door in self.doors:
             self._arm(door, now_s)
             break
-        # After the loop was stopped for long, what came meanwhile has not been read yet: judge one sweep later.
-        self._is_late = now_s - self._due_s > self.PERIOD_S and not self._is_late
         if not self._is_late:
             self._sweep(now_s)
 
@@ -217,9 +218,9 @@ class Doorkeeper:
         for door, since_s in list(self._half_closed.items()):
             if now_s - since_s > self.bounds.half_close_s:
                 self._half_closed.pop(door, None)
-                door.transport.close()
+                door.gone()
 
-    def _some(self) -> Iterator["FrontDoor"]:
+    def _some(self) -> Iterator["Doorway"]:
         wanted = max(self.SLICE, len(self.doors) // self.ROUND + 1)
         taken = list(islice(self._round, wanted))
         if len(taken) < wanted:

@@ -18,6 +18,7 @@ from gateway import __version__
 from gateway.backends.base import Reply
 from gateway.dataplane import models
 from gateway.dataplane.admission import RETRY_AFTER_S, Gate, RequestIds, header_length, request_id, timeout_s, via
+from gateway.dataplane.decoding import ACCEPTED, Decoder, coding_of
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.tally import Tally
@@ -25,8 +26,10 @@ from gateway.errors import (
     BadRequest,
     BodyTimeout,
     BodyTooLarge,
+    DeadlineExceeded,
     GatewayError,
     Overloaded,
+    UnsupportedEncoding,
     error_body,
     status_of,
 )
@@ -86,6 +89,7 @@ class DataPlane:
         self._name = name
         self._gate = gate
         self._ids = ids
+        self._decoder = Decoder(settings.server.max_body_bytes)
         self.is_started = False
 
     def app(self) -> Starlette:
@@ -101,6 +105,10 @@ class DataPlane:
         )
         app.router.redirect_slashes = False
         return app
+
+    def close(self) -> None:
+        """Decode no more bodies."""
+        self._decoder.close()
 
     def _paths(self) -> list[Route]:
         v1, v2 = (
@@ -151,7 +159,12 @@ class DataPlane:
 
     async def _index(self, request: Request) -> Response:
         headers = dict(request.scope["headers"])
-        body = await self._body_in_time(request, timeout_s(headers, self._settings.deadline))
+        coding = _coding(request, headers)
+        patience_s = timeout_s(headers, self._settings.deadline)
+        started_s = monotonic()
+        body = await self._body_in_time(request, patience_s)
+        if coding is not None:
+            body = await self._decoded(body, coding, started_s + patience_s)
         return self._json(request, models.index(self._runtime.current, body))
 
     async def _infer(self, request: Request) -> Response:
@@ -177,8 +190,7 @@ class DataPlane:
         gate.in_hand += 1
         try:
             patience_s = timeout_s(headers, self._settings.deadline)
-            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-                raise BadRequest("content-encoding other than identity is not understood")
+            coding = _coding(request, headers)
             hops = via(headers, self._name)
             started_s = monotonic()
             try:
@@ -186,6 +198,8 @@ class DataPlane:
             except ClientDisconnect:
                 self._tally.left_early(request.path_params["model"])
                 raise
+            if coding is not None:
+                body = await self._decoded(body, coding, started_s + patience_s)
             answer = await ask(_Asked(request, headers, identifier, hops, started_s, started_s + patience_s), body)
             return self._answer(identifier, answer)
         finally:
@@ -247,6 +261,13 @@ class DataPlane:
         except TimeoutError:
             raise BodyTimeout("the body did not arrive within the request's deadline") from None
 
+    async def _decoded(self, body: bytes, coding: str, deadline_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - monotonic())):
+                return await self._decoder.decode(body, coding)
+        except TimeoutError:
+            raise DeadlineExceeded("the body was not decoded within the request's deadline") from None
+
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.server.max_body_bytes
         parts, size = [], 0
@@ -285,6 +306,8 @@ class DataPlane:
         response = self._json(request, {"error": str(error)}, status_of(error))
         if isinstance(error, (BodyTooLarge, BodyTimeout)):
             response.headers["connection"] = "close"  # the rest of the body is not read
+        if isinstance(error, UnsupportedEncoding):
+            response.headers["accept-encoding"] = ACCEPTED
         return response
 
     async def _http_error(self, request: Request, error: Exception) -> Response:
@@ -332,6 +355,10 @@ class _Asked:
 
 
 Ask = Callable[[_Asked, bytes], Awaitable[Answer]]
+
+
+def _coding(request: Request, headers: dict[bytes, bytes]) -> str | None:
+    return coding_of(request.headers.getlist("content-encoding")) if b"content-encoding" in headers else None
 
 
 async def _nobody(_request: Request, _error: Exception) -> Response:

@@ -131,6 +131,11 @@ class FastLane(FrontDoor):
             self.keeper.hit("body_timeout_s")
             self._body_is_late("the body did not arrive in time")
 
+    def _is_sending(self) -> bool:
+        if self._started_s and self._head is None:
+            return self._begun != self._completed
+        return super()._is_sending()
+
     # From bytes to a request.
 
     def _is_taken(self, data: bytes) -> bool:
@@ -180,9 +185,11 @@ class FastLane(FrontDoor):
         return head
 
     def _body_is_late(self, sentence: str) -> None:
+        assert self._head is not None
         error = BodyTimeout(sentence)
-        self.lane.tally.refused(self._drop_head().model, error)
+        self.lane.tally.refused(self._head.model, error)
         self.refuse(status_of(error), sentence)
+        self._drop_head()
 
     def _begin(self, head: InferHead, body: bytes, begun_s: float) -> None:
         lane = self.lane

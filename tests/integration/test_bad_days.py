@@ -171,7 +171,7 @@ def test_a_route_that_leads_back_to_its_own_gateway_ends_as_508(tmp_path: Path) 
 
 
 def test_a_connection_over_the_bound_is_told_so_and_closed_and_the_others_go_on(tmp_path: Path) -> None:
-    settings = {"server": {"listen": "127.0.0.1:0", "max_connections": 3}}
+    settings = {"server": {"listen": "127.0.0.1:0", "max_connections": 3, "max_connections_per_client": 3}}
     with GatewayProcess(tmp_path, routes=[CREDIT], settings=settings) as gateway:
         with gateway.client() as one, gateway.client() as two, gateway.client() as three:
             assert [client.infer("credit", BODY).status for client in (one, two, three)] == [200] * 3
