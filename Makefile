@@ -41,8 +41,15 @@ test-tools: $(VENV)/test.stamp
 test: check test-tools
 	@$(BIN)/python -m pytest
 
+
+# ROWS="proxy mirror" runs these alone, QUICK=1 gives a first look; without ROWS the figures of the project come first.
 bench: $(VENV)/test.stamp
-	@$(BIN)/python -m loadtests.bench
+ifndef ROWS
+	@status=0; $(BIN)/python -m loadtests.figures || status=1; \
+	  $(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) || status=1; exit $$status
+else
+	@$(BIN)/python -m loadtests.bench $(ROWS) $(if $(QUICK),--quick)
+endif
 
 # The locks hold versions and hashes, no index address. They are universal: one file for every platform.
 lock: $(VENV)/test.stamp

@@ -1,0 +1,72 @@
+"""turnout itself, started as anybody would: ``turnout serve`` with settings and routes."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtests.bench.machine import ROOT, Lab, on_core
+from loadtests.bench.target import Question, Target
+from loadtests.bench.upstream import ARMS, MODEL, Upstream, check_split
+from loadtests.bench.wrk import driver
+from tests.gateway_process import GatewayProcess, eventually
+
+READY_S = 120.0
+
+
+def commit() -> str:
+    """Of the working tree that is measured."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "?"
+
+
+def gateway(
+    lab: Lab, routes: Sequence[Mapping[str, Any]], models: Path | None = None, settings: Mapping[str, Any] | None = None
+) -> GatewayProcess:
+    """A gateway on the core of the system under test, with every version of its routes ready."""
+    process = GatewayProcess(
+        lab.folder("turnout"),
+        routes=routes,
+        models=models,
+        settings={"store": {"url": "memory:"}, "log_level": "warning", **(settings or {})},
+    )
+    with on_core(lab.sut_core):
+        lab.keep(process)
+    for route in routes:
+        eventually(lambda model=route["model"]: _is_ready(process, model), READY_S, f"{route['model']} ready")
+    return process
+
+
+def _is_ready(process: GatewayProcess, model: str) -> bool:
+    status = process.status(model)
+    arms = [*status.get("variants", []), *status.get("shadows", [])]
+    return bool(arms) and all(arm["state"] == "ready" for arm in arms)
+
+
+def proxy_route(upstream: Upstream, *, mirror: bool = False, **more: Any) -> dict[str, Any]:
+    """95/5, sticky by customer, guarded; to the fixed upstream."""
+    arms = ARMS if mirror else {arm: ARMS[arm] for arm in ("stable", "canary")}
+    shadows = {"shadows": [{"version": ARMS["shadow"], "sample": 100}]} if mirror else {}
+    return {
+        "model": MODEL,
+        "stable": "1",
+        "variants": [{"version": "1", "weight": 95}, {"version": "2", "weight": 5}],
+        "sticky": {"by": ["header:x-customer-id"]},
+        "slo": {"errors": {"max_rate": 0.01}, "latency": {"p99_ms": 1000}},
+        "backends": {
+            version: {"kind": "oip", "url": f"http://127.0.0.1:{getattr(upstream, arm)}"}
+            for arm, version in arms.items()
+        },
+        **shadows,
+        **more,
+    }
+
+
+def turnout(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False) -> Target:
+    """turnout in front of the fixed upstream."""
+    process = gateway(lab, [proxy_route(upstream, mirror=mirror)])
+    share = check_split(process.data_port, asked)
+    drive = driver(lab, process.data_port, asked)
+    return Target("turnout", commit(), process.pid, drive, process.data_port, f"canary {share:.1%}")
