@@ -1,7 +1,10 @@
 """Runs in turn, A B A B, and what their medians say."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 
@@ -95,8 +98,11 @@ def interleave(
     """``rounds`` runs of each in turn; a disturbed one is repeated, ``repeats`` times a contender at most."""
     runs: list[Run] = []
     left = dict.fromkeys((target.name for target in targets), lab.repeats)
+    for target in targets:
+        signal_all(target, signal.SIGSTOP)
     for _ in range(lab.rounds):
         for target in targets:
+            signal_all(target, signal.SIGCONT)
             while True:
                 target.drive(lab.warmup_s)
                 done = run(target, lab.seconds)
@@ -105,7 +111,18 @@ def interleave(
                 if not done.disturbed or not left[target.name]:
                     break
                 left[target.name] -= 1
+            signal_all(target, signal.SIGSTOP)
+    for target in targets:
+        signal_all(target, signal.SIGCONT)
     return runs
+
+
+def signal_all(target: Target, number: signal.Signals) -> None:
+    """Stop or go on with a contender that rests while others are measured."""
+    if target.rests:
+        for pid in tree(target.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def calmest(runs: Sequence[Run], rounds: int) -> list[Run]:

@@ -54,7 +54,7 @@ class Verdict:
     def sentence(self) -> str:
         """For the table."""
         sign = ">=" if self.goal.at_least else "<="
-        goal = f"{self.goal.measure} / {self.goal.against} {sign} {self.goal.limit:.3g}"
+        goal = f"{self.goal.ours} {self.goal.measure} / {self.goal.against} {sign} {self.goal.limit:.3g}"
         if self.met is None:
             return f"{goal}: not measured"
         return f"{goal}: {self.ratio:.3g}, {'met' if self.met else 'MISSED'}"
@@ -68,7 +68,9 @@ def outcome_of(contest: Contest) -> Outcome:
 def verdicts(outcome: Outcome) -> list[Verdict]:
     """Every goal of a row beside what was measured."""
     by_name = {summary.contender: summary for summary in outcome.summaries}
-    return [Verdict(goal, _ratio(by_name.get(OURS), by_name.get(goal.against), goal.measure)) for goal in outcome.goals]
+    return [
+        Verdict(goal, _ratio(by_name.get(goal.ours), by_name.get(goal.against), goal.measure)) for goal in outcome.goals
+    ]
 
 
 def _ratio(ours: Summary | None, theirs: Summary | None, measure: str) -> float:

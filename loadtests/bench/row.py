@@ -18,12 +18,14 @@ class Goal:
         measure: Attribute of ``Summary``.
         limit: Of the ratio.
         at_least: The ratio shall not be below the limit, instead of not above.
+        ours: Which of our own contenders.
     """
 
     against: str
     limit: float
     measure: str = "cpu_us"
     at_least: bool = False
+    ours: str = "turnout"
 
 
 @dataclass(frozen=True, slots=True)

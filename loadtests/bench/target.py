@@ -47,6 +47,7 @@ class Target:
         drive: Puts load on it for so many seconds.
         port: Where it listens, 0 for what does not.
         note: What a reader of the table must know.
+        rests: It is stopped while others are measured: some servers poll when they are idle.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Target:
     drive: Callable[[float], Load]
     port: int = 0
     note: str = ""
+    rests: bool = True
 
 
 def ask(port: int, question: Question, customer: str, body: bytes) -> tuple[Mapping[str, str], bytes]:

@@ -17,7 +17,10 @@ ENVOY_CLUSTER = """\
       connect_timeout: 2s
       load_assignment:
         cluster_name: @NAME@
-        endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @PORT@}}}}]}]"""
+        endpoints:
+          - lb_endpoints:
+              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @PORT@}}}
+"""
 
 
 def fill(text: str, **values: object) -> str:

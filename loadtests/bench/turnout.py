@@ -69,4 +69,4 @@ def turnout(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = Fal
     process = gateway(lab, [proxy_route(upstream, mirror=mirror)])
     share = check_split(process.data_port, asked)
     drive = driver(lab, process.data_port, asked)
-    return Target("turnout", commit(), process.pid, drive, process.data_port, f"canary {share:.1%}")
+    return Target("turnout", commit(), process.pid, drive, process.data_port, f"canary {share:.1%}", rests=False)
