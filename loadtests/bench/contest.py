@@ -34,4 +34,5 @@ def hold(lab: Lab, contest: Contest, console: Console) -> Outcome:
 
     outcome.runs = interleave(lab, targets, watch)
     outcome.summaries = [summarise(target, outcome.runs, lab.rounds) for target in targets]
+    outcome.figures = contest.derive(lab, {summary.contender: summary for summary in outcome.summaries})
     return outcome

@@ -6,7 +6,8 @@ import subprocess
 from loadtests.bench.machine import Lab, Missing, answers, free_port, program
 from loadtests.bench.target import Question, Target
 from loadtests.bench.templates import ENVOY_CLUSTER, ENVOY_MIRROR, MIRROR_LOCATION, MIRROR_ON, fill, write
-from loadtests.bench.upstream import MODEL, Upstream, check_split
+from loadtests.bench.turnout import commit, gateway, proxy_route
+from loadtests.bench.upstream import MODEL, Upstream, check_mirror, check_split
 from loadtests.bench.wrk import driver
 
 READY = f"/v2/models/{MODEL}/ready"
@@ -19,10 +20,12 @@ def version_of(*command: str) -> str:
     return found[0] if found else "?"
 
 
-def _target(lab: Lab, name: str, version: str, pid: int, port: int, asked: Question, note: str = "") -> Target:
+def checked(port: int, upstream: Upstream, asked: Question, *, mirror: bool) -> str:
+    """Hold a proxy's answers, split and copies against what it should do; a note for the table."""
     share = check_split(port, asked)
-    notes = [f"canary {share:.1%}"] + ([note] if note else [])
-    return Target(name, version, pid, driver(lab, port, asked), port, "; ".join(notes))
+    if mirror:
+        check_mirror(port, upstream, asked)
+    return f"canary {share:.1%}"
 
 
 def nginx(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False) -> Target:
@@ -42,7 +45,8 @@ def nginx(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False
     )
     command = [binary, "-p", str(folder), "-c", str(path), "-e", str(folder / "error.log")]
     pid = lab.start(command, lab.sut_core, folder, answers(port, READY))
-    return _target(lab, "nginx", version_of(binary, "-v"), pid, port, asked)
+    note = checked(port, upstream, asked, mirror=mirror)
+    return Target("nginx", version_of(binary, "-v"), pid, driver(lab, port, asked), port, note)
 
 
 def haproxy(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False) -> Target:
@@ -57,7 +61,8 @@ def haproxy(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = Fal
     folder, port = lab.folder("haproxy"), free_port()
     path = write(folder, "haproxy.cfg", PORT=port, STABLE_PORT=upstream.stable, CANARY_PORT=upstream.canary)
     pid = lab.start([binary, "-db", "-f", str(path)], lab.sut_core, folder, answers(port, READY))
-    return _target(lab, "haproxy", version_of(binary, "-v"), pid, port, asked)
+    note = checked(port, upstream, asked, mirror=mirror)
+    return Target("haproxy", version_of(binary, "-v"), pid, driver(lab, port, asked), port, note)
 
 
 def envoy(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False) -> Target:
@@ -69,4 +74,13 @@ def envoy(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False
     path = write(folder, "envoy.yaml", PORT=port, MIRROR=ENVOY_MIRROR if mirror else "", CLUSTERS=clusters)
     command = [binary, "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     pid = lab.start(command, lab.sut_core, folder, answers(port, READY))
-    return _target(lab, "envoy", version_of(binary, "--version"), pid, port, asked)
+    note = checked(port, upstream, asked, mirror=mirror)
+    return Target("envoy", version_of(binary, "--version"), pid, driver(lab, port, asked), port, note)
+
+
+def turnout(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False) -> Target:
+    """turnout in front of the fixed upstream."""
+    process = gateway(lab, [proxy_route(upstream, mirror=mirror)])
+    note = checked(process.data_port, upstream, asked, mirror=mirror)
+    drive = driver(lab, process.data_port, asked)
+    return Target("turnout", commit(), process.pid, drive, process.data_port, note, rests=False)

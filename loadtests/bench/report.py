@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.bench.measure import FOREIGN_CORES, FULL_CORE, Run, Summary
-from loadtests.bench.row import Contest, Goal
+from loadtests.bench.row import Contest, Figure, Goal
 from loadtests.result import machine
 
 OURS = "turnout"
@@ -33,7 +33,7 @@ class Outcome:
     goals: Sequence[Goal] = ()
     runs: list[Run] = field(default_factory=list)
     note: str = ""
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,12 @@ def table(outcome: Outcome) -> Table:
 
 def show(outcome: Outcome, console: Console) -> None:
     """Print a row's table, its figures and its goals."""
-    console.print(table(outcome))
-    for name, value in outcome.figures.items():
-        console.print(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}", highlight=False)
+    if outcome.summaries or outcome.missing:
+        console.print(table(outcome))
+    else:
+        console.print(f"{outcome.name}: {outcome.what}", highlight=False)
+    for figure in outcome.figures:
+        console.print(f"  {figure.sentence}", markup=False, highlight=False)
     for verdict in verdicts(outcome):
         console.print(f"  {verdict.sentence}", markup=False, highlight=False)
     if outcome.note:
@@ -148,7 +151,7 @@ def as_json(outcome: Outcome, command: str, commit: str) -> dict[str, Any]:
         "goals": [
             {**asdict(v.goal), "ratio": None if isnan(v.ratio) else v.ratio, "met": v.met} for v in verdicts(outcome)
         ],
-        "figures": outcome.figures,
+        "figures": [asdict(figure) for figure in outcome.figures],
         "note": outcome.note,
         "runs": [asdict(run) for run in outcome.runs],
     }

@@ -1,12 +1,38 @@
 """A row of the benchmark: who is compared at what work, and what the ratios should be."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loadtests.bench.machine import Lab
+from loadtests.bench.measure import Summary
 from loadtests.bench.target import Target
 
 Start = Callable[[Lab], Target]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A further number; ``limit`` is the most it should be, or ``None``."""
+
+    name: str
+    value: float
+    limit: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """For below the table."""
+        if self.limit is None:
+            return f"{self.name}: {self.value:.4g}"
+        verdict = "met" if self.value <= self.limit else "MISSED"
+        return f"{self.name} <= {self.limit:.4g}: {self.value:.4g}, {verdict}"
+
+
+Derive = Callable[[Lab, Mapping[str, Summary]], Sequence[Figure]]
+
+
+def no_figures(_lab: Lab, _summaries: Mapping[str, Summary]) -> Sequence[Figure]:
+    """The table says it all."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +60,7 @@ class Contest:
 
     Attributes:
         note: Said below the table.
+        derive: Further figures, from the summaries or measured apart.
     """
 
     name: str
@@ -41,3 +68,4 @@ class Contest:
     contenders: dict[str, Start]
     goals: Sequence[Goal] = field(default_factory=tuple)
     note: str = ""
+    derive: Derive = no_figures

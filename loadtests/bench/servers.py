@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from loadtests.bench.machine import PEERS, ROOT, VENVS, Lab, answers, free_port, program
@@ -34,19 +35,24 @@ def _target(
     return Target(name, version, pid, driver(lab, port, asked), port, note)
 
 
-def fastapi(lab: Lab, work: Workload, *, name: str = "fastapi", path: str = "") -> Target:
-    """FastAPI on uvicorn with uvloop and httptools."""
+def start_fastapi(lab: Lab, env: Mapping[str, str]) -> tuple[int, int]:
+    """FastAPI on uvicorn with uvloop and httptools; its process and port."""
     python = program("python", "fastapi")
     port, folder = free_port(), lab.folder("fastapi")
     command = [python, "-m", "uvicorn", "fastapi_app:app", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    pid = lab.start(command, lab.sut_core, folder, answers(port, "/ready"), environment(work))
+    return lab.start(command, lab.sut_core, folder, answers(port, "/ready"), env), port
+
+
+def fastapi(lab: Lab, work: Workload, *, name: str = "fastapi", path: str = "") -> Target:
+    """FastAPI with one model."""
+    pid, port = start_fastapi(lab, environment(work))
     return _target(lab, name, pinned_version("fastapi", "fastapi"), pid, port, work, work.json_question(path))
 
 
 def starlette(lab: Lab, work: Workload) -> Target:
     """The same without types: raw bytes in, raw bytes out."""
-    return fastapi(lab, work, name="fastapi raw", path="/raw")
+    return fastapi(lab, work, name="fastapi raw", path=f"/raw/{work.model}")
 
 
 def litserve(lab: Lab, work: Workload, *, batch: int = 1) -> Target:
@@ -85,7 +91,7 @@ def bentoml(lab: Lab, work: Workload) -> Target:
     return _target(lab, "bentoml", pinned_version("bentoml", "bentoml"), pid, port, work, work.json_question())
 
 
-def triton(lab: Lab, work: Workload, *, core: int | None = None, batch: int = 0) -> Target:
+def triton(lab: Lab, work: Workload, *, core: int | None = None, batch: int = 0, rests: bool = True) -> Target:
     """tritonserver with the model in its python backend; with ``batch`` its dynamic batcher is on."""
     packages = VENVS / "triton" / "lib" / "python3.11" / "site-packages"
     program("python", "triton")
@@ -113,7 +119,7 @@ def triton(lab: Lab, work: Workload, *, core: int | None = None, batch: int = 0)
     ready = answers(port, f"/v2/models/{work.model}/ready")
     pid = lab.start(command, lab.sut_core if core is None else core, folder, ready, env)
     name = "triton batching" if batch else "triton"
-    return _target(lab, name, "2.51.0", pid, port, work, work.json_question())
+    return replace(_target(lab, name, "2.51.0", pid, port, work, work.json_question()), rests=rests)
 
 
 TRITON_TYPES = {"FP32": "TYPE_FP32", "BYTES": "TYPE_STRING", "INT64": "TYPE_INT64"}

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.bench.machine import ROOT, Lab, on_core
-from loadtests.bench.target import Question, Target
-from loadtests.bench.upstream import ARMS, MODEL, Upstream, check_split
-from loadtests.bench.wrk import driver
+from loadtests.bench.upstream import ARMS, MODEL, Upstream
 from tests.gateway_process import GatewayProcess, eventually
 
 READY_S = 120.0
@@ -62,11 +60,3 @@ def proxy_route(upstream: Upstream, *, mirror: bool = False, **more: Any) -> dic
         **shadows,
         **more,
     }
-
-
-def turnout(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False) -> Target:
-    """turnout in front of the fixed upstream."""
-    process = gateway(lab, [proxy_route(upstream, mirror=mirror)])
-    share = check_split(process.data_port, asked)
-    drive = driver(lab, process.data_port, asked)
-    return Target("turnout", commit(), process.pid, drive, process.data_port, f"canary {share:.1%}", rests=False)

@@ -1,6 +1,8 @@
 """The fixed upstream: nginx that answers from memory as three versions of one model."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from urllib.request import urlopen
 
 import orjson
 
@@ -23,6 +25,8 @@ SIGNATURE = {
 }
 EXPECTED = {"label": [0], "probabilities": [0.93145, 0.06855]}
 CUSTOMERS = 400
+COPIED = 50
+MIRROR_S = 5.0
 
 
 def answer_of(version: str) -> bytes:
@@ -48,17 +52,19 @@ def question(*, varied: bool = False) -> Question:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Ports of the versions."""
+    """Ports of the versions, and the process; ``questions`` counts how often it was asked how much it has done."""
 
     stable: int
     canary: int
     shadow: int
+    pid: int
+    questions: list[None] = field(default_factory=list)
 
 
 def _server(port: int, version: str) -> str:
     ready = orjson.dumps({"name": MODEL, "ready": True}).decode()
     metadata = orjson.dumps({**SIGNATURE, "versions": [version]}).decode()
-    lines = [f"    server {{ listen 127.0.0.1:{port};"]
+    lines = [f"    server {{ listen 127.0.0.1:{port};", "        location = /handled { stub_status; }"]
     for path in (f"/v2/models/{MODEL}", f"/v2/models/{MODEL}/versions/{version}"):
         lines.append(f"        location = {path}/infer {{ return 200 '{answer_of(version).decode()}'; }}")
         lines.append(f"        location = {path}/ready {{ return 200 '{ready}'; }}")
@@ -69,12 +75,12 @@ def _server(port: int, version: str) -> str:
 def start_upstream(lab: Lab) -> Upstream:
     """Start it on the load generator's core."""
     folder = lab.folder("upstream")
-    ports = Upstream(free_port(), free_port(), free_port())
-    servers = "\n".join(_server(getattr(ports, arm), version) for arm, version in ARMS.items())
+    ports = {arm: free_port() for arm in ARMS}
+    servers = "\n".join(_server(ports[arm], version) for arm, version in ARMS.items())
     path = write(folder, "upstream.conf", FOLDER=folder, SERVERS=servers)
     command = [program("nginx"), "-p", str(folder), "-c", str(path), "-e", str(folder / "error.log")]
-    lab.start(command, lab.load_core, folder, answers(ports.stable, f"/v2/models/{MODEL}/ready"))
-    return ports
+    pid = lab.start(command, lab.load_core, folder, answers(ports["stable"], f"/v2/models/{MODEL}/ready"))
+    return Upstream(**ports, pid=pid)
 
 
 def check_split(port: int, asked: Question) -> float:
@@ -93,6 +99,30 @@ def check_split(port: int, asked: Question) -> float:
     if not 0.015 <= share <= 0.12:
         raise WrongAnswer(f"{share:.1%} of the customers got the canary, not about 5 %")
     return share
+
+
+def check_mirror(port: int, upstream: Upstream, asked: Question) -> None:
+    """Ask for some customers, and see that the upstream was asked twice for each.
+
+    Raises:
+        WrongAnswer: It was not.
+    """
+    before = handled(upstream)
+    for customer in range(COPIED):
+        ask(port, asked, f"customer-{customer}", asked.bodies[0])
+    end_s = time.monotonic() + MIRROR_S
+    while (found := handled(upstream) - before) < 2 * COPIED:
+        if time.monotonic() > end_s:
+            raise WrongAnswer(f"{COPIED} requests gave {found} at the upstream, not {2 * COPIED}")
+        time.sleep(0.05)
+
+
+def handled(upstream: Upstream) -> int:
+    """Requests that the upstream has had, but for those of this function."""
+    with urlopen(f"http://127.0.0.1:{upstream.stable}/handled", timeout=5) as answer:
+        numbers = answer.read().split()
+    upstream.questions.append(None)
+    return int(numbers[9]) - len(upstream.questions)
 
 
 def _version(port: int, asked: Question, customer: str) -> str:

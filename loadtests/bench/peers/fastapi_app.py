@@ -1,5 +1,6 @@
 """FastAPI as its documentation writes it: a typed body, a coroutine, orjson for the answer; ``/raw`` without types."""
 
+import os
 from typing import Any
 
 import orjson
@@ -7,7 +8,11 @@ from fastapi import FastAPI, Request, Response
 from model import Model
 from pydantic import BaseModel
 
-MODEL = Model()
+# Every file that MODEL_FILES names as MODEL=PATH is loaded; the first of each model answers.
+LOADED: dict[str, list[Model]] = {}
+for entry in os.environ.get("MODEL_FILES", f"{os.environ['MODEL_NAME']}={os.environ['MODEL_FILE']}").split(","):
+    name, _, path = entry.partition("=")
+    LOADED.setdefault(name, []).append(Model(path))
 app = FastAPI()
 
 
@@ -27,9 +32,11 @@ class InferRequest(BaseModel):
     inputs: list[Tensor]
 
 
-def answer(inputs) -> Response:
-    """Run the model."""
-    document = MODEL.document(MODEL.run(MODEL.feed(inputs)), tolist=False)
+def answer(name: str, inputs) -> Response:
+    """Run a model. Text is an object array, which orjson takes as a list alone."""
+    model = LOADED[name][0]
+    arrays = model.run(model.feed(inputs))
+    document = model.document(arrays, tolist=any(array.dtype == object for array in arrays))
     return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
@@ -42,10 +49,10 @@ async def ready() -> dict[str, bool]:
 @app.post("/v2/models/{model}/infer")
 async def infer(model: str, request: InferRequest) -> Response:
     """The usual way."""
-    return answer([tensor.model_dump() for tensor in request.inputs])
+    return answer(model, [tensor.model_dump() for tensor in request.inputs])
 
 
-@app.post("/raw")
-async def raw(request: Request) -> Response:
+@app.post("/raw/{model}")
+async def raw(model: str, request: Request) -> Response:
     """The least that the framework allows."""
-    return answer(orjson.loads(await request.body())["inputs"])
+    return answer(model, orjson.loads(await request.body())["inputs"])

@@ -10,13 +10,13 @@ DATATYPES = {"float32": "FP32", "int64": "INT64", "object": "BYTES"}
 
 
 class Model:
-    """The file that ``MODEL_FILE`` names."""
+    """A file; that which ``MODEL_FILE`` names by default."""
 
-    def __init__(self):
+    def __init__(self, path=""):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        path = os.environ["MODEL_FILE"]
+        path = path or os.environ["MODEL_FILE"]
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.names = [output.name for output in self.session.get_outputs()]
 

@@ -31,6 +31,8 @@ class TritonPythonModel:
         feed, rows = stack([self._feed(request) for request in requests])
         answers = split(self.model.run(feed), rows)
         return [
-            backend.InferenceResponse([backend.Tensor(name, a) for name, a in zip(self.model.names, arrays)])
+            backend.InferenceResponse(
+                [backend.Tensor(name, a) for name, a in zip(self.model.names, arrays, strict=True)]
+            )
             for arrays in answers
         ]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from loadtests.bench.row import Contest
-from loadtests.bench.rows import models, proxy
+from loadtests.bench.rows import latency, models, pipeline, proxy, scale, triton
 
 ROWS: Mapping[str, Callable[[], Contest]] = {
     "proxy": proxy.proxy,
@@ -19,4 +19,11 @@ ROWS: Mapping[str, Callable[[], Contest]] = {
     "rows64-binary": models.rows64(models.CREDIT),
     "rows64-binary-small": models.rows64(models.SMALL),
     "sentiment": models.sentiment,
+    "triton-front": triton.triton_front(models.CREDIT),
+    "triton-front-small": triton.triton_front(models.SMALL),
+    "latency-400": latency.latency,
+    "many-models": scale.many_models,
+    "pipeline-cost": pipeline.pipeline_cost,
+    "shadow-hung": latency.shadow_hung,
+    "rss": scale.rss,
 }

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from functools import cache
 
-from loadtests.bench.proxies import envoy, haproxy, nginx
+from loadtests.bench.proxies import envoy, haproxy, nginx, turnout
 from loadtests.bench.row import Contest, Goal, Start
 from loadtests.bench.target import Target
-from loadtests.bench.turnout import turnout
 from loadtests.bench.upstream import question, start_upstream
 
 PEERS: dict[str, Callable[..., Target]] = {"turnout": turnout, "nginx": nginx, "haproxy": haproxy, "envoy": envoy}
