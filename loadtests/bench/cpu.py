@@ -9,11 +9,11 @@ PROC = Path("/proc")
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PROCESS_CLOCK = 2  # CPUCLOCK_SCHED in the kernel's clock ids: what the scheduler counted, in nanoseconds
 BUSY_FIELDS = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal
-PARENT, SESSION = 1, 3  # fields of /proc/PID/stat after the command
+PARENT, GROUP = 1, 2  # fields of /proc/PID/stat after the command
 
 
 def tree(root: int) -> set[int]:
-    """``root``, its descendants, and whoever else is in a session that it leads."""
+    """``root``, its descendants, and whoever else is in the process group that it leads."""
     parents: dict[int, tuple[int, int]] = {}
     for entry in PROC.iterdir():
         if entry.name.isdecimal():
@@ -21,8 +21,8 @@ def tree(root: int) -> set[int]:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            parents[int(entry.name)] = int(fields[PARENT]), int(fields[SESSION])
-    found = {root} | {pid for pid, (_, session) in parents.items() if session == root}
+            parents[int(entry.name)] = int(fields[PARENT]), int(fields[GROUP])
+    found = {root} | {pid for pid, (_, group) in parents.items() if group == root}
     while more := {pid for pid, (parent, _) in parents.items() if parent in found} - found:
         found |= more
     return found

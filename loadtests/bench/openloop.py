@@ -56,9 +56,9 @@ class Client:
         return int(head[9:12]) if len(body) >= length else None
 
 
-def run(port: int, requests: list[bytes], due_s: list[float]) -> dict[str, object]:
+def run(port: int, requests: list[bytes], due_s: list[float], connections: int = CONNECTIONS) -> dict[str, object]:
     """Send the requests at their times; latencies in microseconds of those answered with 200."""
-    idle = deque(Client(port) for _ in range(CONNECTIONS))
+    idle = deque(Client(port) for _ in range(connections))
     busy: dict[socket.socket, Client] = {}
     took_us: list[float] = []
     waiting: deque[tuple[bytes, float]] = deque()

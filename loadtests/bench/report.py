@@ -13,7 +13,7 @@ from rich.table import Table
 
 from loadtests.bench.measure import FOREIGN_CORES, FULL_CORE, Run, Summary
 from loadtests.bench.row import Contest, Figure, Goal
-from loadtests.result import machine
+from loadtests.result import machine, versions
 
 OURS = "turnout"
 
@@ -145,6 +145,7 @@ def as_json(outcome: Outcome, command: str, commit: str) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": commit,
         "machine": machine(),
+        "versions": versions(),
         "foreign_cores_limit": FOREIGN_CORES,
         "summaries": [asdict(summary) for summary in outcome.summaries],
         "missing": outcome.missing,

@@ -93,13 +93,14 @@ def bentoml(lab: Lab, work: Workload) -> Target:
 
 def triton(lab: Lab, work: Workload, *, core: int | None = None, batch: int = 0, rests: bool = True) -> Target:
     """tritonserver with the model in its python backend; with ``batch`` its dynamic batcher is on."""
-    packages = VENVS / "triton" / "lib" / "python3.11" / "site-packages"
     program("python", "triton")
+    packages = next((VENVS / "triton" / "lib").glob("python3.*")) / "site-packages"
+    stub = packages.parent.name.removeprefix("python")
     server = packages / "pytriton" / "tritonserver"
     folder = lab.folder("triton")
     backend = folder / "backends" / "python"
     shutil.copytree(server / "backends" / "python", backend)
-    shutil.copy(server / "python_backend_stubs" / "3.11" / "triton_python_backend_stub", backend)
+    shutil.copy(server / "python_backend_stubs" / stub / "triton_python_backend_stub", backend)
     model = folder / "repository" / work.model
     (model / "1").mkdir(parents=True)
     shutil.copy(PEERS / "triton_model.py", model / "1" / "model.py")

@@ -23,7 +23,7 @@ SIGNATURE = {
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]},
     ],
 }
-EXPECTED = {"label": [0], "probabilities": [0.93145, 0.06855]}
+EXPECTED = {"label": [0], "probabilities": [0.9314, 0.0686]}
 CUSTOMERS = 400
 COPIED = 50
 MIRROR_S = 5.0
@@ -41,7 +41,7 @@ def answer_of(version: str) -> bytes:
 
 def request_body(rows: int = 1) -> bytes:
     """Credit-like: rows of 20 numbers."""
-    data = [round(0.5 + 0.25 * (n % 7) - 0.125 * (n % 3), 3) for n in range(rows * FEATURES)]
+    data = [round(1.2345 + 0.0713 * (n % 17), 4) for n in range(rows * FEATURES)]
     return orjson.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [rows, FEATURES], "data": data}]})
 
 

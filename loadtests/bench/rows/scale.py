@@ -79,7 +79,9 @@ def _asked_both(lab: Lab, name: str, version: str, pid: int, port: int, *, rests
     drives = [driver(lab, port, work.json_question(), connections=8) for work in works]
 
     def drive(seconds: float) -> Load:
-        return [drive(seconds / 2) for drive in drives][-1]
+        loads = [drive(seconds / 2) for drive in drives]
+        requests, ok, took_s = (sum(getattr(load, name) for load in loads) for name in ("requests", "ok", "seconds"))
+        return replace(loads[-1], requests=requests, ok=ok, seconds=took_s)
 
     return Target(name, version, pid, drive, port, rests=rests)
 
