@@ -95,23 +95,22 @@ def measure(target: Target, seconds: float) -> Run:
 def interleave(
     lab: Lab, targets: Sequence[Target], watch: Callable[[Run], None], run: Callable[[Target, float], Run] = measure
 ) -> list[Run]:
-    """``rounds`` runs of each in turn; a disturbed one is repeated, ``repeats`` times a contender at most."""
+    """``rounds`` runs of each in turn; then ``repeats`` rounds at most of those who lack undisturbed runs."""
     runs: list[Run] = []
-    left = dict.fromkeys((target.name for target in targets), lab.repeats)
+    calm = dict.fromkeys((target.name for target in targets), 0)
     for target in targets:
         signal_all(target, signal.SIGSTOP)
-    for _ in range(lab.rounds):
+    for number in range(lab.rounds + lab.repeats):
         for target in targets:
+            if number >= lab.rounds <= calm[target.name]:
+                continue
             signal_all(target, signal.SIGCONT)
-            while True:
-                target.drive(lab.warmup_s)
-                done = run(target, lab.seconds)
-                runs.append(done)
-                watch(done)
-                if not done.disturbed or not left[target.name]:
-                    break
-                left[target.name] -= 1
+            target.drive(lab.warmup_s)
+            done = run(target, lab.seconds)
             signal_all(target, signal.SIGSTOP)
+            calm[target.name] += not done.disturbed
+            runs.append(done)
+            watch(done)
     for target in targets:
         signal_all(target, signal.SIGCONT)
     return runs

@@ -1,7 +1,9 @@
 """turnout itself, started as anybody would: ``turnout serve`` with settings and routes."""
 
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from loadtests.bench.upstream import ARMS, MODEL, Upstream
 from tests.gateway_process import GatewayProcess, eventually
 
 READY_S = 120.0
+END_S = 10.0
 
 
 def commit() -> str:
@@ -32,9 +35,19 @@ def gateway(
     )
     with on_core(lab.sut_core):
         lab.keep(process)
+    lab.keep(_asked_to_end(process))
     for route in routes:
         eventually(lambda model=route["model"]: _is_ready(process, model), READY_S, f"{route['model']} ready")
     return process
+
+
+@contextmanager
+def _asked_to_end(process: GatewayProcess) -> Iterator[None]:
+    """At the end it may drain, and its workers with it, before it is killed."""
+    yield
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        process.signal(signal.SIGTERM)
+        process.wait(END_S)
 
 
 def _is_ready(process: GatewayProcess, model: str) -> bool:

@@ -172,7 +172,7 @@ def test_a_summary_says_how_many_of_its_runs_were_disturbed_and_failed() -> None
     assert (found.disturbed, found.failed) == (1, 10)
 
 
-def test_runs_take_turns_and_a_disturbed_one_is_repeated_a_bounded_number_of_times() -> None:
+def test_runs_take_turns_and_whoever_was_disturbed_runs_again_a_bounded_number_of_times() -> None:
     noisy = {"a": 0.9, "b": 0.0}
     lab = Lab(seconds=1, rounds=2, repeats=1)
 
@@ -182,7 +182,7 @@ def test_runs_take_turns_and_a_disturbed_one_is_repeated_a_bounded_number_of_tim
     pid = 2**22 + 1  # nobody's
     runs = interleave(lab, [a_target("a", pid), a_target("b", pid)], lambda _: None, run)
 
-    assert [run.contender for run in runs] == ["a", "a", "b", "a", "b"]
+    assert [run.contender for run in runs] == ["a", "b", "a", "b", "a"]
 
 
 def test_goals_are_ratios_of_ours_to_theirs() -> None:
