@@ -90,36 +90,46 @@ def _marks(summary: Summary) -> str:
     return "; ".join([*marks, *([summary.note] if summary.note else [])])
 
 
-def _relative(value: float, ours: float | None) -> str:
-    return f"{value / ours:.2f}" if ours else "-"
+def _beside(text: str, value: float, ours: float | None) -> str:
+    """A value and its ratio to turnout's."""
+    return f"{text} ×{value / ours:.2f}" if ours else text
 
 
 def table(outcome: Outcome) -> Table:
-    """One line for each contender; ratios are the contender's figure over turnout's."""
-    columns = ("", "version", "rps a core", "CPU µs", "x", "p50 ms", "p99 ms", "+p50", "+p99", "RSS MB", "x", "")
+    """One line for each contender; × is the contender's figure over turnout's."""
+    columns = ("", "version", "rps a core", "CPU µs", "p50 ms", "p99 ms", "+p50 ms", "+p99 ms", "RSS MB", "")
     shown = Table(*columns, title=f"{outcome.name}: {outcome.what}")
     ours = next((s for s in outcome.summaries if s.contender == OURS), None)
     direct = next((s for s in outcome.summaries if s.contender == "direct"), None)
     for s in outcome.summaries:
-        added = ["", ""]
-        if direct is not None and s is not direct:
-            added = [f"{(s.p50_us - direct.p50_us) / 1000:+.3f}", f"{(s.p99_us - direct.p99_us) / 1000:+.3f}"]
-        shown.add_row(
-            s.contender,
-            s.version,
-            f"{s.rps_per_core:,.0f}",
-            f"{s.cpu_us:.1f}",
-            _relative(s.cpu_us, ours and ours.cpu_us),
-            f"{s.p50_us / 1000:.3f}",
-            f"{s.p99_us / 1000:.3f}",
-            *added,
-            f"{s.rss_bytes / 1e6:.0f}",
-            _relative(s.rss_bytes, ours and ours.rss_bytes),
-            _marks(s),
-        )
+        shown.add_row(s.contender, s.version, *_cells(s, ours), *_added(s, ours, direct), _memory(s, ours), _marks(s))
     for name, reason in outcome.missing.items():
-        shown.add_row(name, "missing", *["-"] * 9, reason)
+        shown.add_row(name, "missing", *["-"] * 7, reason)
     return shown
+
+
+def _cells(s: Summary, ours: Summary | None) -> list[str]:
+    return [
+        _beside(f"{s.rps_per_core:,.0f}", s.rps_per_core, ours and ours.rps_per_core),
+        _beside(f"{s.cpu_us:.1f}", s.cpu_us, ours and ours.cpu_us),
+        _beside(f"{s.p50_us / 1000:.3f}", s.p50_us, ours and ours.p50_us),
+        _beside(f"{s.p99_us / 1000:.3f}", s.p99_us, ours and ours.p99_us),
+    ]
+
+
+def _added(s: Summary, ours: Summary | None, direct: Summary | None) -> list[str]:
+    """What lies between a contender's latency and that of the upstream itself."""
+    if direct is None or s is direct:
+        return ["", ""]
+    cells = []
+    for measure in ("p50_us", "p99_us"):
+        added, floor = getattr(s, measure) - getattr(direct, measure), getattr(direct, measure)
+        cells.append(_beside(f"{added / 1000:+.3f}", added, ours and getattr(ours, measure) - floor))
+    return cells
+
+
+def _memory(s: Summary, ours: Summary | None) -> str:
+    return _beside(f"{s.rss_bytes / 1e6:.0f}", s.rss_bytes, ours and ours.rss_bytes)
 
 
 def show(outcome: Outcome, console: Console) -> None:
