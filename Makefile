@@ -1,11 +1,11 @@
-# make run | test | test-tools | check | bench | lock
+# make run | test | test-tools | check | bench | bench-peers | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-tools check bench lock clean
+.PHONY: run test test-tools check bench bench-peers lock clean
 
 $(VENV)/run.stamp: requirements/run.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,8 +41,26 @@ test-tools: $(VENV)/test.stamp
 test: check test-tools
 	@$(BIN)/python -m pytest
 
+
+# What the benchmark compares with: Debian's programs (as root), and Python's each in an environment of its own, 1.6 GB.
+BENCH_PEERS := envoy fastapi litserve mlserver bentoml triton
+bench-peers: $(BENCH_PEERS:%=.bench/%.stamp)
+	@sh loadtests/bench/peers/debian.sh
+
+.bench/%.stamp: loadtests/bench/peers/%.txt
+	@echo "installing $* into .bench/$*"
+	@test -x .bench/$*/bin/python || $(PYTHON) -m venv .bench/$*
+	@if .bench/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<; then touch $@; \
+	  else echo "$* could not be installed: the benchmark will call it missing"; fi
+
+# ROWS="proxy mirror" runs these alone, QUICK=1 gives a first look; without ROWS the figures of the project come first.
 bench: $(VENV)/test.stamp
-	@$(BIN)/python -m loadtests.bench
+ifndef ROWS
+	@status=0; $(BIN)/python -m loadtests.figures || status=1; \
+	  $(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) || status=1; exit $$status
+else
+	@$(BIN)/python -m loadtests.bench $(ROWS) $(if $(QUICK),--quick)
+endif
 
 # The locks hold versions and hashes, no index address. They are universal: one file for every platform.
 lock: $(VENV)/test.stamp
@@ -53,4 +71,4 @@ lock: $(VENV)/test.stamp
 	  --extra build --extra test pyproject.toml -o requirements/test.lock
 
 clean:
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .tools .bench .mypy_cache .ruff_cache .hypothesis

@@ -83,7 +83,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and the packages that matter."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -110,7 +111,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": _commit(),
         "machine": machine(),
-        "versions": _versions(),
+        "versions": versions(),
         "promises": [asdict(promise) for promise in result.promises],
         "figures": result.figures,
         "clients": [asdict(summary) for summary in summaries(result.samples)],

@@ -23,7 +23,7 @@ from routing.table import Route
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-SKIPPED = {".venv", ".tools", ".git", ".turnout", "node_modules"}
+SKIPPED = {".venv", ".tools", ".bench", ".git", ".turnout", "node_modules"}
 PAGES = sorted(p for p in ROOT.rglob("*.md") if not SKIPPED & set(p.relative_to(ROOT).parts))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""``python -m loadtests.bench``: the figures of the project, one after the other; status 1 when one is missed."""
+"""``python -m loadtests.figures``: the figures of the project, one after the other; status 1 when one is missed."""
 
 import argparse
 import signal
@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run all figures; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests.figures", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where raw results go")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started is ended
     given = parser.parse_args(arguments)
