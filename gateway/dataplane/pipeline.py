@@ -201,7 +201,7 @@ class Pipeline:
         if exchange.drawn is None:
             self._count(exchange, reply.kind, latency_s)
             if exchange.stable_evidence:
-                self._observer.stable_ended(exchange, reply.kind, latency_s)
+                self._observer.stable_ended(exchange, reply.kind, latency_s, reply.own_s)
             self._deliver(exchange, reply)
             return
         self._canary_replied(exchange, arm, reply, latency_s, now_s)
@@ -211,7 +211,7 @@ class Pipeline:
             reply = _checked(exchange, arm, reply)
         self._count(exchange, reply.kind, latency_s)
         if reply.kind is Kind.OK:
-            self._observer.canary_answered(exchange, latency_s)
+            self._observer.canary_answered(exchange, latency_s, reply.own_s)
             self._deliver(exchange, reply)
             return
         self._observer.canary_failed(exchange)
