@@ -1,6 +1,7 @@
 """How long a version's runs take lately: whether they may be on the loop, and how many rows one run should have."""
 
 from collections import deque
+from collections.abc import Iterable, Mapping
 from statistics import median
 
 WINDOW_RUNS = 64
@@ -84,13 +85,13 @@ class RunTime:
         self.batch_rows = min(self._rows_of(min(near)), max(1, int(THREAD_LIMIT_S / max(best_s, 1e-9))))
         self.turn_rows = self._rows_of(max(near))
         if self.inline_rows or self._runs == 1:
-            self.inline_rows = _inline_rows(self._recent, row_s, INLINE_LIMIT_S, 0.9)
+            self.inline_rows = _inline_rows(self._recent, row_s, INLINE_LIMIT_S, 0.9, row_s)
             self._away = 0
             return
-        self.inline_rows = _inline_rows(self._recent, row_s, INLINE_LIMIT_S * BACK_SHARE, 0.9)
+        self.inline_rows = _inline_rows(self._recent, row_s, INLINE_LIMIT_S * BACK_SHARE, 0.9, ())
         if not self.inline_rows and self._away > self._patience:
             # A busy loop lets the thread wait for the interpreter, in most runs but not in all.
-            self.inline_rows = _inline_rows(self._recent, row_s, INLINE_LIMIT_S * BACK_SHARE, 0.1)
+            self.inline_rows = _inline_rows(self._recent, row_s, INLINE_LIMIT_S * BACK_SHARE, 0.1, row_s)
             self._patience = min(self._patience * 2, PATIENCE_MAX_RUNS)
             self._recent.clear()
 
@@ -102,17 +103,27 @@ class RunTime:
         return min(rows, MAX_BATCH_ROWS)
 
 
-def _inline_rows(recent: deque[tuple[int, float]], row_s: dict[int, float], limit_s: float, share: float) -> int:
-    """The most rows whose run fits in the limit: as runs of that size did, and beyond what was seen at their cost."""
-    by_size: dict[int, list[float]] = {}
+def _inline_rows(
+    recent: Iterable[tuple[int, float]], row_s: Mapping[int, float], limit_s: float, share: float, known: Iterable[int]
+) -> int:
+    """The most rows whose run fits in the limit: as runs of that size did, and beyond what was seen at their cost.
+
+    Args:
+        recent: Sizes and times of the last runs.
+        row_s: Cost of a row by size.
+        share: The quantile of the times of a size that must fit.
+        known: Sizes that are judged by ``row_s`` where there was none lately.
+    """
+    by_size: dict[int, list[float]] = {size: [] for size in known}
     for size, run_s in recent:
         by_size.setdefault(size, []).append(run_s)
     rows, most = 0, MAX_BATCH_ROWS
     for size in sorted(by_size):
-        if _quantile(by_size[size], share) >= limit_s:
+        times = by_size[size]
+        if (_quantile(times, share) if times else row_s[size] * (1 << size)) >= limit_s:
             most = (1 << size) // 2
             break
-        rows = max(1 << size, int(limit_s / row_s[size]) if row_s[size] else most)
+        rows = max(1 << size, int(limit_s / max(row_s[size], 1e-9)))
     return min(rows, most)
 
 
