@@ -19,7 +19,7 @@ from gateway.admin.refusals import RefusedLogins
 from gateway.admin.scrape import scrape_app
 from gateway.backends.base import Backend, State
 from gateway.backends.http import OipBackend
-from gateway.backends.onnx import OnnxBackend
+from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.control.disk_copy import DiskCopy
 from gateway.control.link import Link, Lowered
@@ -91,6 +91,7 @@ class App:
         self._loop = loop
         self.link = Link(loop)
         self.runtime = Runtime()
+        self._loaders = loading_threads()
         self.registry = Registry(self._make_backend)
         self.observer = Observer(self._breached, time.monotonic)
         self.mirror = Mirror(
@@ -215,6 +216,7 @@ class App:
         self.data_plane.close()
         self.mirror.stop()
         await self.registry.close()
+        self._loaders.shutdown(wait=False)
 
     def status(self, model: str) -> Mapping[str, Any] | None:
         """Live status of one route on this replica."""
@@ -275,7 +277,9 @@ class App:
             key.version,
             device=key.spec.device,
             threads=key.spec.threads,
+            batching=key.spec.batching == "auto",
             inline=not key.is_shadow,
+            loaders=self._loaders,
         )
 
     def _make_oip(self, key: BackendKey, spec: OipSpec) -> Backend:

@@ -170,7 +170,7 @@ def _escaped(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
-BACKEND_KINDS = {"onnx": OnnxSpec, "oip": OipSpec}
+BACKEND_KINDS: Mapping[str, type[OnnxSpec | OipSpec]] = {"onnx": OnnxSpec, "oip": OipSpec}
 
 SENTENCES = {
     "missing": "this key is required",

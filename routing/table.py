@@ -112,11 +112,13 @@ class OnnxSpec(Value):
     Attributes:
         device: ``cuda`` asks for the GPU; a version that does not get it says so.
         threads: Threads of one run inside ONNX Runtime.
+        batching: ``off`` runs each request alone; ``auto`` runs together what comes together, if the model can.
     """
 
     kind: Literal["onnx"] = "onnx"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Annotated[int, Field(strict=True, ge=1, le=256)] = 1
+    batching: Literal["auto", "off"] = "auto"
 
 
 class OipSpec(Value):

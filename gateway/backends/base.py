@@ -29,9 +29,11 @@ class Reply:
         header_length: Length of the JSON part when binary tensors follow it, else ``None``.
         detail: Sentence for logs and evidence when ``kind`` is not ``OK``.
         is_checked: The backend itself has held the answer against the version's promises.
+        own_s: What the version itself took, by the backend's own clock: its work, and the wait for more of that. Time
+            that the loop spent on other versions and on answers is not in it. ``None``: only the caller's clock knows.
     """
 
-    __slots__ = ("body", "detail", "header_length", "is_checked", "kind", "status")
+    __slots__ = ("body", "detail", "header_length", "is_checked", "kind", "own_s", "status")
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class Reply:
         detail: str = "",
         *,
         is_checked: bool = False,
+        own_s: float | None = None,
     ) -> None:
         self.kind = kind
         self.status = status
@@ -49,6 +52,7 @@ class Reply:
         self.header_length = header_length
         self.detail = detail
         self.is_checked = is_checked
+        self.own_s = own_s
 
 
 class Call(Protocol):

@@ -1,30 +1,28 @@
-"""A version in process on ONNX Runtime: runs inline while they are short, on its own thread when they are long."""
+"""A version in process on ONNX Runtime: loads it, reads requests for it, and hands them to its batcher."""
 
 import asyncio
-import logging
 import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
 from gateway.backends.base import Call, Reply, State
-from gateway.backends.onnx_model import CannotLoad, OnnxModel
+from gateway.backends.batching import MAX_QUEUED, Batcher
+from gateway.backends.jobs import Job
+from gateway.backends.onnx_model import OnnxModel, rows_of
+from gateway.backends.onnx_session import CannotLoad, OnnxSession
 from gateway.backends.run_time import RunTime
 from gateway.backends.statistics import Statistics
 from gateway.errors import BadRequest, error_body
-from gateway.protocol.request import InferRequest
 from gateway.protocol.shapes import Signature
-from gateway.protocol.tensors import Array
 from routing.analysis.outcome import Kind
 
-log = logging.getLogger("turnout.backends")
-
-MAX_QUEUED = 1024  # runs that wait for the version's thread
-INFERENCE_NICE = 10  # of inference threads; the loop's is 0
+INFERENCE_NICE = 10  # of inference and loading threads; the loop's is 0
+LOADERS = 2  # versions that are loaded at a time
 
 
 def not_before_load() -> Reply:
@@ -36,31 +34,51 @@ class OnnxBackend:
     """One model file.
 
     Args:
+        batching: Whether requests may share a run.
         inline: Whether short runs may be on the loop; not those of a shadow.
+        loaders: Threads that load versions; ``None`` for one of its own while it loads.
+        bound: Whether runs use IO binding; ``None``: where the session has got CUDA.
 
     Attributes:
         engine: What runs it, for its configuration.
-        in_flight: Runs on the thread or waiting for it.
         statistics: What it has done.
     """
 
     engine = "onnxruntime"
 
     def __init__(
-        self, file: Path, model: str, version: str, *, device: str = "cpu", threads: int = 1, inline: bool = True
+        self,
+        file: Path,
+        model: str,
+        version: str,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        batching: bool = True,
+        inline: bool = True,
+        loaders: Executor | None = None,
+        bound: bool | None = None,
     ) -> None:
         self._file = file
         self._names = model, version
+        self._batching = batching
         self._inline = inline
         self._device = device
         self._threads = threads
+        self._bound = bound
+        self._loaders = loaders
         self._model: OnnxModel | None = None
+        self._batcher: Batcher | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._run_time = RunTime()
         self.state = State.LOADING
         self.reason = "the model is being loaded"
-        self.in_flight = 0
         self.statistics = Statistics()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait or run."""
+        return self._batcher.in_flight if self._batcher else 0
 
     @property
     def note(self) -> str:
@@ -80,31 +98,36 @@ class OnnxBackend:
     async def open(self) -> None:
         """Load the file and warm it up, off the loop."""
         loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, f"onnx-{self._file.parent.name}", initializer=give_way_to_the_loop)
+        loaders = self._loaders or loading_threads(1)
         try:
-            model = await loop.run_in_executor(executor, self._load)
+            session, model = await loop.run_in_executor(loaders, self._load)
         except CannotLoad as error:
-            executor.shutdown(wait=False)
             self.state, self.reason = State.FAILED, str(error)
             return
+        finally:
+            if self._loaders is None:
+                loaders.shutdown(wait=False)
         if self.state is State.CLOSED:
-            executor.shutdown(wait=False)
             return
-        self._model, self._executor = model, executor
+        inline = self._inline and not session.on_cuda
+        self._model = model
+        self._batcher = Batcher(model, self._run_time, self.statistics, inline=inline, thread=self._thread)
         self.state, self.reason = State.READY, ""
 
     async def close(self) -> None:
         """Let queued runs end and give back the thread and the session."""
         self.state, self.reason = State.CLOSED, "the version was unloaded"
+        if self._batcher is not None:
+            await self._batcher.close()
         if self._executor is not None:
             executor, self._executor = self._executor, None
             await asyncio.get_running_loop().run_in_executor(None, executor.shutdown)
-        self._model = None
+        self._batcher = self._model = None
 
     def submit(self, call: Call, deadline_s: float, on_reply: Callable[[Reply], None]) -> Callable[[], None]:
-        """Run the model on the call's tensors; inline when the estimate of the run is short."""
-        model = self._model
-        if self.state is not State.READY or self._executor is None or model is None:
+        """Run the model on the call's tensors, with others that come at the same time where the model allows it."""
+        model, batcher = self._model, self._batcher
+        if self.state is not State.READY or batcher is None or model is None:
             on_reply(not_before_load())
             return _nothing
         begin_s = perf_counter()
@@ -118,116 +141,31 @@ class OnnxBackend:
         except BadRequest as error:
             on_reply(Reply(Kind.REJECTED, 400, error_body(str(error)), detail=str(error)))
             return _nothing
-        run = _Run(model, feeds, request, begin_s)
-        if self._inline and self._run_time.is_short(run.rows):
-            run.do()
-            self._note(run)
-            on_reply(run.reply)
-            return _nothing
-        if self.in_flight >= MAX_QUEUED:
-            sentence = f"{MAX_QUEUED} requests already wait for this version"
-            on_reply(Reply(Kind.OVERLOADED, 503, error_body(sentence), detail=sentence))
-            return _nothing
-        job = _Job(self, run, deadline_s, on_reply)
-        self._executor.submit(job.do)
-        return job.cancel
+        rows = rows_of(feeds)
+        job = Job(request, feeds, rows, model.company(request, feeds, rows), begin_s, deadline_s, on_reply)
+        if batcher.submit(job):
+            return job.cancel
+        sentence = f"{MAX_QUEUED} requests already wait for this version"
+        on_reply(Reply(Kind.OVERLOADED, 503, error_body(sentence), detail=sentence))
+        return _nothing
 
-    def _load(self) -> OnnxModel:
-        model = OnnxModel(self._file, *self._names, device=self._device, threads=self._threads)
+    def _load(self) -> tuple[OnnxSession, OnnxModel]:
+        session = OnnxSession(self._file, device=self._device, threads=self._threads, bound=self._bound)
+        model = OnnxModel(session, *self._names, batching=self._batching)
         model.warm_up(self._run_time)
-        return model
+        return session, model
 
-    def _note(self, run: "_Run") -> None:
-        """Take in how a run went; on the loop."""
-        if run.run_s:
-            self._run_time.observe(run.run_s, run.rows)
-        whole_s = run.input_s + run.queue_s + run.run_s
-        if run.reply.kind is Kind.OK:
-            self.statistics.answered(
-                whole_s, rows=run.rows, queue_s=run.queue_s, input_s=run.input_s, output_s=run.output_s
-            )
-        elif run.reply.kind is not Kind.REJECTED:
-            self.statistics.failed(whole_s)
+    def _thread(self) -> Executor:
+        """The version's thread, made when its first long run comes."""
+        if self._executor is None:
+            name = f"onnx-{self._file.parent.name}"
+            self._executor = ThreadPoolExecutor(1, name, initializer=give_way_to_the_loop)
+        return self._executor
 
 
-class _Run:
-    """One run of a model and where its time went, in seconds; ``run_s`` holds ``output_s``."""
-
-    __slots__ = (
-        "_feeds",
-        "_model",
-        "_request",
-        "_submitted_s",
-        "input_s",
-        "output_s",
-        "queue_s",
-        "reply",
-        "rows",
-        "run_s",
-    )
-
-    def __init__(self, model: OnnxModel, feeds: dict[str, Array], request: InferRequest, begin_s: float) -> None:
-        self._model = model
-        self._feeds = feeds
-        self._request = request
-        self._submitted_s = perf_counter()
-        self.input_s = self._submitted_s - begin_s
-        self.queue_s = self.run_s = self.output_s = 0.0
-        self.rows = _rows(feeds)
-        self.reply = Reply(Kind.CANCELLED, 499, b"")
-
-    def do(self) -> None:
-        begin_s = perf_counter()
-        self.queue_s = begin_s - self._submitted_s
-        self.reply, self.output_s = self._model.run(self._feeds, self._request)
-        self.run_s = perf_counter() - begin_s
-
-    def do_or_break(self) -> None:
-        """As ``do``, where nobody above would see an exception."""
-        try:
-            self.do()
-        except Exception as error:  # the top of a thread's work: the request must end, and the bug be seen
-            log.exception("a run broke")
-            self.reply = Reply(Kind.INTERNAL, 500, error_body("internal error of the gateway"), detail=repr(error))
-
-    def drop(self) -> None:
-        """It waited too long."""
-        self.queue_s = perf_counter() - self._submitted_s
-        self.reply = Reply(Kind.TIMEOUT, 504, error_body("the request waited for the version beyond its deadline"))
-
-
-class _Job:
-    """One run on the version's thread."""
-
-    __slots__ = ("_backend", "_deadline_s", "_loop", "_on_reply", "_run", "cancelled")
-
-    def __init__(self, backend: OnnxBackend, run: _Run, deadline_s: float, on_reply: Callable[[Reply], None]) -> None:
-        self._backend = backend
-        self._run = run
-        self._deadline_s = deadline_s
-        self._on_reply = on_reply
-        self._loop = asyncio.get_running_loop()
-        self.cancelled = False
-        backend.in_flight += 1
-
-    def do(self) -> None:
-        """On the thread: work that nobody waits for any more is dropped before it is begun."""
-        if not self.cancelled:
-            if self._loop.time() > self._deadline_s:
-                self._run.drop()
-            else:
-                self._run.do_or_break()
-        self._loop.call_soon_threadsafe(self._finish)
-
-    def _finish(self) -> None:
-        self._backend.in_flight -= 1
-        self._backend._note(self._run)
-        if not self.cancelled:
-            self._on_reply(self._run.reply)
-
-    def cancel(self) -> None:
-        """Give the run up; one that has begun runs to its end unheard."""
-        self.cancelled = True
+def loading_threads(threads: int = LOADERS) -> ThreadPoolExecutor:
+    """Threads that load versions, shared by all of a worker."""
+    return ThreadPoolExecutor(threads, "onnx-load", initializer=give_way_to_the_loop)
 
 
 def give_way_to_the_loop() -> None:
@@ -239,7 +177,3 @@ def give_way_to_the_loop() -> None:
 
 def _nothing() -> None:
     return
-
-
-def _rows(feeds: dict[str, Array]) -> int:
-    return max((array.shape[0] for array in feeds.values() if array.ndim), default=1)

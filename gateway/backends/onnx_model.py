@@ -1,160 +1,230 @@
-"""A model file on ONNX Runtime: loaded, warmed up, and run on tensors that fit its signature."""
+"""A version on ONNX Runtime: requests to feeds, feeds to answers, several requests in one run."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+from collections.abc import Hashable, Mapping, Sequence
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-import orjson
 
 from gateway.backends.base import Reply
+from gateway.backends.onnx_session import OnnxSession, first_line
+from gateway.backends.proof import are_alike, differ, trial_feeds
 from gateway.backends.run_time import RunTime
 from gateway.errors import error_body
 from gateway.protocol.request import InferRequest
-from gateway.protocol.response import NotFinite, write_answer
-from gateway.protocol.shapes import DTYPES, Signature, TensorSpec
-from gateway.protocol.tensors import Array, bind, wanted_outputs
+from gateway.protocol.response import AnswerWriter, NotFinite
+from gateway.protocol.shapes import TensorSpec
+from gateway.protocol.tensors import Array, Binder
 from routing.analysis.outcome import Kind
 
-DATATYPES = {
-    "tensor(bool)": "BOOL",
-    "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16",
-    "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64",
-    "tensor(int8)": "INT8",
-    "tensor(int16)": "INT16",
-    "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64",
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}
-PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+log = logging.getLogger("turnout.backends")
+
 WARM_UP_RUNS = 3
-LOG_FATAL = 4
+PROOF_RUNS = 3  # first runs of several requests whose answers are held against those of each request alone
+PROOF_REQUESTS = 4  # of such a run that are run alone as well
+PROOF_LOOKS = 100  # runs among which such are looked for; where all requests are the same, there is nothing to prove
+BROKEN_RUNS = 3  # runs of several requests that failed while each request alone went well, before no more are tried
 
-ort.set_default_logger_severity(LOG_FATAL)  # its C++ side prints coloured lines for every failing run otherwise
+Feeds = dict[str, Array]
 
 
-class CannotLoad(Exception):
-    """A model file that cannot be served; the text is the version's ``reason``."""
+class CannotRunTogether(Exception):
+    """A run of several requests failed, or gave what cannot be divided; each must be run alone."""
 
 
 class OnnxModel:
-    """One loaded file.
+    """What a version does with requests. Its runs may be on any thread.
 
     Args:
-        device: ``cpu`` or ``cuda``.
-        threads: Threads inside one operator.
+        session: The loaded file.
+        model: Name in the answers.
+        version: The same.
+        batching: Whether requests may share a run where the file allows it.
 
     Attributes:
         signature: Inputs and outputs.
-        note: What an operator should know, such as a device it did not get.
-
-    Raises:
-        CannotLoad: It is no model, or one that the protocol cannot carry.
+        takes_batches: Requests may share a run: the first dimension of every input and output is free, and rows were
+            not seen to depend on one another.
+        note: What an operator should know.
     """
 
-    def __init__(self, file: Path, model: str, version: str, *, device: str, threads: int) -> None:
-        if not file.is_file():
-            raise CannotLoad(f"there is no model file at {file}")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = LOG_FATAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            session = ort.InferenceSession(str(file), options, providers=PROVIDERS[device])
-        except Exception as error:  # ONNX Runtime has no base class of its own for what a file can be
-            raise CannotLoad(f"{file} cannot be loaded: {_first_line(error)}") from error
-        self.note = ""
-        if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-            self.note = (
-                "asked for cuda and runs on cpu: ONNX Runtime found no usable CUDA (driver, CUDA and cuDNN libraries)"
-            )
-        inputs = tuple(_spec(node) for node in session.get_inputs())
-        outputs = tuple(_spec(node) for node in session.get_outputs())
-        self.signature = Signature("onnxruntime_onnx", inputs, outputs)
-        self._dims = {node.name: tuple(node.shape) for node in session.get_inputs()}
-        self._session: Any = session
-        self._head = orjson.dumps({"model_name": model, "model_version": version})[:-1]
+    def __init__(self, session: OnnxSession, model: str, version: str, *, batching: bool = True) -> None:
+        self.signature = session.signature
+        self.note = session.note
+        self._session = session
+        self._binder = Binder(session.signature, session.dims)
+        self._writer = AnswerWriter(model, version)
+        self._label = f"{model}/{version}"
+        self._names = [spec.name for spec in session.signature.outputs]
+        tensors = (*session.signature.inputs, *session.signature.outputs)
+        self.takes_batches = batching and all(spec.shape and spec.shape[0] == -1 for spec in tensors)
+        self._has_free_inner = any(-1 in spec.shape[1:] for spec in session.signature.inputs)
+        self._proofs_left = PROOF_RUNS
+        self._looks_left = PROOF_LOOKS
+        self._broken_left = BROKEN_RUNS
 
     def warm_up(self, run_time: RunTime) -> None:
-        """Run on blank rows; the first run, which allocates, is not observed."""
-        feeds = {spec.name: _blank(spec) for spec in self.signature.inputs}
+        """Run on blank rows, the first of which is not observed, and try whether rows keep to themselves."""
+        feeds = self._session.blank()
+        self._session.prepare(feeds)
         for run in range(WARM_UP_RUNS):
             begin_s = perf_counter()
             try:
-                self._session.run(None, feeds)
+                self._session.run(self._names, feeds)
             except Exception:  # a model may refuse blank rows; it is judged by real ones
                 return
             if run:
                 run_time.observe(perf_counter() - begin_s, 1)
+        if self.takes_batches:
+            self._try_batch()
 
-    def bind(self, request: InferRequest) -> dict[str, Array]:
+    def bind(self, request: InferRequest) -> Feeds:
         """The request's tensors for this model.
 
         Raises:
             BadRequest: They do not fit.
         """
-        return bind(request, self.signature, self._dims)
+        return self._binder.arrays(request)
 
-    def run(self, feeds: dict[str, Array], request: InferRequest) -> tuple[Reply, float]:
-        """Run and answer; on any thread.
+    def company(self, request: InferRequest, feeds: Feeds, rows: int) -> Hashable:
+        """Requests with equal values may share a run; ``None`` must be alone."""
+        if not self.takes_batches or rows == 0:
+            return None
+        if len(feeds) > 1 and any(array.shape[0] != rows for array in feeds.values()):
+            return None
+        wanted = () if request.outputs is None else tuple(request.outputs)
+        if self._has_free_inner:
+            return wanted, tuple([array.shape[1:] for array in feeds.values()])
+        return wanted
+
+    def run(self, feeds: Feeds, request: InferRequest) -> tuple[Reply, float]:
+        """Run for one request.
 
         Returns:
             The reply, and how many seconds it took to write it.
         """
-        specs = wanted_outputs(request, self.signature)
         try:
-            values = self._session.run([spec.name for spec in specs], feeds)
+            values = self._session.run(self._wanted_names(request), feeds)
         except Exception as error:  # whatever a model's operators raise
             return _failed_run(error, feeds), 0.0
         begin_s = perf_counter()
-        outputs = list(zip(specs, values, strict=True))
-        if problem := _broken_promise(outputs):
-            return Reply(Kind.CONTRACT, 500, error_body(problem), detail=problem), 0.0
+        reply = self._answer(request, list(zip(self._binder.wanted(request), values, strict=True)))
+        return reply, perf_counter() - begin_s
+
+    def run_together(
+        self, each: Sequence[Feeds], requests: Sequence[InferRequest], rows: Sequence[int]
+    ) -> tuple[list[Reply], float, bool]:
+        """Run once for requests that go together.
+
+        Args:
+            each: Feeds by request.
+            requests: Who wants the answers.
+            rows: Of each request.
+
+        Returns:
+            A reply for each, in order, how many seconds it took to write them, and whether runs of some requests alone
+            were held against it.
+
+        Raises:
+            CannotRunTogether: Each must be run alone.
+        """
+        names = self._wanted_names(requests[0])
+        joined = {name: np.concatenate([feeds[name] for feeds in each]) for name in each[0]}
         try:
-            body, header_length = write_answer(self._head, request, outputs)
+            values = self._session.run(names, joined)
+        except Exception as error:  # one of them may be what the model cannot take
+            raise CannotRunTogether from error
+        specs = self._binder.wanted(requests[0])
+        whole = sum(rows)
+        if not all(len(value) == whole and spec.admits(value.shape) for spec, value in zip(specs, values, strict=True)):
+            raise CannotRunTogether
+        self.trust_batches()
+        is_proof = False
+        if self._proofs_left and self._looks_left:
+            self._looks_left -= 1
+            is_proof = differ(each[:PROOF_REQUESTS])
+            if is_proof:
+                self._prove(names, each[:PROOF_REQUESTS], rows, values)
+        begin_s = perf_counter()
+        replies = self._answers(requests, rows, list(zip(specs, values, strict=True)))
+        return replies, perf_counter() - begin_s, is_proof
+
+    def doubt_batches(self) -> None:
+        """A run of several requests failed. When nothing explains that for some times, there are no more."""
+        self._broken_left -= 1
+        if self._broken_left == 0 and self.takes_batches:
+            self._stop_batching("requests that share a run fail, and each alone does not")
+
+    def trust_batches(self) -> None:
+        """One of the requests of a run that failed has failed alone too: it was not the sharing."""
+        self._broken_left = BROKEN_RUNS
+
+    def _wanted_names(self, request: InferRequest) -> list[str]:
+        return self._names if request.outputs is None else list(request.outputs)
+
+    def _try_batch(self) -> None:
+        try:
+            each = trial_feeds(self.signature)
+            joined = {name: np.concatenate([feeds[name] for feeds in each]) for name in each[0]}
+            self._prove(self._names, each, [1] * len(each), self._session.run(self._names, joined))
+        except Exception:  # a model may refuse made-up rows; the first real ones will tell
+            return
+
+    def _prove(self, names: list[str], each: Sequence[Feeds], rows: Sequence[int], values: Sequence[Array]) -> None:
+        """Hold a run's outputs against those of each request alone."""
+        at = 0
+        for feeds, count in zip(each, rows, strict=False):
+            alone = self._session.run(names, feeds)
+            if not are_alike(alone, [value[at : at + count] for value in values]):
+                self._stop_batching("rows that share a run change one another's answers")
+                raise CannotRunTogether
+            at += count
+        self._proofs_left -= 1
+
+    def _stop_batching(self, why: str) -> None:
+        self.takes_batches = False
+        self.note = "; ".join(filter(None, (self.note, f"each request is run alone: {why}")))
+        log.warning("no more batches", extra={"backend": self._label, "reason": why})
+
+    def _answers(
+        self, requests: Sequence[InferRequest], rows: Sequence[int], outputs: Sequence[tuple[TensorSpec, Array]]
+    ) -> list[Reply]:
+        if len(requests) == sum(rows):
+            bodies = self._writer.write_rows(requests, outputs)
+            if bodies is not None:
+                return [Reply(Kind.OK, 200, body, length, is_checked=True) for body, length in bodies]
+        replies = []
+        at = 0
+        for request, count in zip(requests, rows, strict=True):
+            replies.append(self._answer(request, [(spec, value[at : at + count]) for spec, value in outputs]))
+            at += count
+        return replies
+
+    def _answer(self, request: InferRequest, outputs: Sequence[tuple[TensorSpec, Array]]) -> Reply:
+        for spec, value in outputs:
+            if not spec.admits(np.shape(value)):
+                shape = list(np.shape(value))
+                problem = f"output {spec.name!r} has shape {shape}, {list(spec.shape)} was promised"
+                return Reply(Kind.CONTRACT, 500, error_body(problem), detail=problem)
+        try:
+            body, header_length = self._writer.write(request, outputs)
         except NotFinite as error:
-            return Reply(Kind.CONTRACT, 500, error_body(str(error)), detail=str(error)), 0.0
-        return Reply(Kind.OK, 200, body, header_length, is_checked=True), perf_counter() - begin_s
+            return Reply(Kind.CONTRACT, 500, error_body(str(error)), detail=str(error))
+        return Reply(Kind.OK, 200, body, header_length, is_checked=True)
 
 
-def _spec(node: Any) -> TensorSpec:
-    datatype = DATATYPES.get(node.type)
-    if datatype is None:
-        raise CannotLoad(f"tensor {node.name!r} has type {node.type}, which the protocol cannot carry")
-    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
-    return TensorSpec(node.name, datatype, shape)
+def rows_of(feeds: Mapping[str, Array]) -> int:
+    """Rows of a request: the largest first dimension; 1 where there is none."""
+    rows = -1
+    for array in feeds.values():
+        if array.ndim and array.shape[0] > rows:
+            rows = array.shape[0]
+    return 1 if rows < 0 else rows
 
 
-def _blank(spec: TensorSpec) -> Array:
-    shape = tuple(1 if size == -1 else size for size in spec.shape)
-    if spec.datatype == "BYTES":
-        return np.full(shape, "", dtype=np.object_)
-    return np.zeros(shape, dtype=DTYPES[spec.datatype])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
-
-
-def _failed_run(error: Exception, feeds: dict[str, Array]) -> Reply:
+def _failed_run(error: Exception, feeds: Mapping[str, Array]) -> Reply:
     if not all(array.size for array in feeds.values()):
         sentence = "this version does not take an empty batch"
         return Reply(Kind.REJECTED, 400, error_body(sentence), detail=sentence)
-    sentence = f"the model failed: {_first_line(error)}"
+    sentence = f"the model failed: {first_line(error)}"
     return Reply(Kind.ERROR, 500, error_body(sentence), detail=sentence)
-
-
-def _broken_promise(outputs: Sequence[tuple[TensorSpec, Array]]) -> str:
-    for spec, value in outputs:
-        array = np.asarray(value)
-        if not spec.admits(array.shape):
-            return f"output {spec.name!r} has shape {list(array.shape)}, {list(spec.shape)} was promised"
-    return ""

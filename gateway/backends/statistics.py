@@ -11,7 +11,8 @@ class Statistics:
 
     Attributes:
         rows: Instances answered; a request whose rows are not known counts as one.
-        executions: Runs of the model that were answered.
+        requests: Requests answered.
+        executions: Runs of the model for them; one run may answer several requests.
         last_ms: Wall-clock time of the last answer, milliseconds; 0 before the first.
     """
 
@@ -23,20 +24,32 @@ class Statistics:
         "last_ms",
         "output_s",
         "queue_s",
+        "requests",
         "rows",
         "run_s",
         "whole_s",
     )
 
     def __init__(self) -> None:
-        self.rows = self.executions = self.fail = self.last_ms = 0
+        self.rows = self.requests = self.executions = self.fail = self.last_ms = 0
         self.whole_s = self.fail_s = self.queue_s = self.input_s = self.run_s = self.output_s = 0.0
 
     def answered(
-        self, whole_s: float, *, rows: int = 1, queue_s: float = 0.0, input_s: float = 0.0, output_s: float = 0.0
+        self,
+        whole_s: float,
+        *,
+        requests: int = 1,
+        rows: int = 1,
+        queue_s: float = 0.0,
+        input_s: float = 0.0,
+        output_s: float = 0.0,
     ) -> None:
-        """One attempt was answered; what is left of ``whole_s`` is the run's."""
+        """One run of the model answered ``requests`` requests.
+
+        Times are sums over the requests, as each of them saw them; what is left of ``whole_s`` is the run's.
+        """
         self.rows += rows
+        self.requests += requests
         self.executions += 1
         self.whole_s += whole_s
         self.queue_s += queue_s
@@ -52,11 +65,11 @@ class Statistics:
 
     def as_json(self) -> dict[str, Any]:
         """The extension's form."""
-        done = self.executions
+        done = self.requests
         return {
             "last_inference": self.last_ms,
             "inference_count": self.rows,
-            "execution_count": done,
+            "execution_count": self.executions,
             "inference_stats": {
                 "success": _duration(done, self.whole_s),
                 "fail": _duration(self.fail, self.fail_s),

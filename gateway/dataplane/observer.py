@@ -65,27 +65,36 @@ class Observer:
         exchange.detector = exchange.drawn.evidence.detector
         exchange.ticket = exchange.detector.dispatched()
 
-    def stable_ended(self, exchange: Exchange, kind: Kind, latency_s: float) -> None:
-        """A drawn attempt on stable has ended."""
+    def stable_ended(self, exchange: Exchange, kind: Kind, latency_s: float, own_s: float | None = None) -> None:
+        """A drawn attempt on stable has ended; ``own_s`` as in ``Reply``."""
         assert exchange.arm is not None
         if kind is not Kind.OK and is_fault(kind) and (kind is not Kind.TIMEOUT or _had_fair_time(exchange)):
             exchange.arm.evidence.count_stable_hit(ERRORS, exchange.key_hash)
-        if latency_s > exchange.arm.evidence.lowest_threshold_s:
-            self._stable_aged(exchange, exchange.arm, latency_s)
+        if latency_s > exchange.arm.evidence.lowest_threshold_s:  # its own time is no longer
+            age_s = latency_s - self.lag_s if own_s is None else own_s
+            self._stable_aged(exchange, exchange.arm, age_s)
 
     def _stable_aged(self, exchange: Exchange, arm: Arm, age_s: float) -> None:
         """Count each threshold that stable's attempt has passed, once, as early as the canary's are counted."""
         for bit, objective in enumerate(arm.evidence.objectives):
-            passed = objective.threshold_s is not None and age_s - self.lag_s > objective.threshold_s
+            passed = objective.threshold_s is not None and age_s > objective.threshold_s
             if passed and not exchange.mask & 1 << bit:
                 exchange.mask |= 1 << bit
                 arm.evidence.count_stable_hit(objective.name, exchange.key_hash)
 
-    def canary_answered(self, exchange: Exchange, latency_s: float) -> None:
-        """The canary answered properly."""
+    def canary_answered(self, exchange: Exchange, latency_s: float, own_s: float | None = None) -> None:
+        """The canary answered properly.
+
+        Args:
+            latency_s: From dispatch to answer, by the loop.
+            own_s: What of it was the canary's own, where its backend knows: batches of other versions in the same turn
+                of the loop are not in it, and a late loop does not make it unusable.
+        """
         route, arm, detector = _guarded(exchange)
-        lag_s = self.lag_s
-        usable = latency_s - lag_s if lag_s <= LAG_SHARE * arm.evidence.lowest_threshold_s else None
+        usable = own_s
+        if own_s is None:
+            lag_s = self.lag_s
+            usable = latency_s - lag_s if lag_s <= LAG_SHARE * arm.evidence.lowest_threshold_s else None
         trip = detector.answered(exchange.ticket, usable, exchange.mask, exchange.key_hash)
         self._act(route, arm, trip)
 
@@ -114,7 +123,7 @@ class Observer:
     def aged(self, exchange: Exchange, age_s: float) -> None:
         """A first attempt is still in flight at this age."""
         if exchange.stable_evidence and exchange.arm is not None:
-            self._stable_aged(exchange, exchange.arm, age_s)
+            self._stable_aged(exchange, exchange.arm, age_s - self.lag_s)
         if exchange.drawn is None or self.lag_s > LAG_SHARE * exchange.drawn.evidence.lowest_threshold_s:
             return
         route, arm, detector = _guarded(exchange)

@@ -207,7 +207,7 @@ class Pipeline:
         else:
             self._count(exchange, reply.kind, latency_s)
             if exchange.stable_evidence:
-                self._observer.stable_ended(exchange, reply.kind, latency_s)
+                self._observer.stable_ended(exchange, reply.kind, latency_s, reply.own_s)
             self._deliver(exchange, reply, now_s)
 
     def _canary_replied(self, exchange: Exchange, arm: Arm, reply: Reply, latency_s: float, now_s: float) -> None:
@@ -215,7 +215,7 @@ class Pipeline:
             reply = _checked(exchange, arm, reply)
         self._count(exchange, reply.kind, latency_s)
         if reply.kind is Kind.OK:
-            self._observer.canary_answered(exchange, latency_s)
+            self._observer.canary_answered(exchange, latency_s, reply.own_s)
             self._deliver(exchange, reply, self._clock())
             return
         self._observer.canary_failed(exchange)

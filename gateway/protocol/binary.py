@@ -11,6 +11,8 @@ from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, LENGTH, TensorSpec, e
 
 Array = NDArray[Any]
 
+SMALL_BYTES = 4096  # of an output that is copied once more rather than looked at
+
 
 def read_binary(tensor: InputTensor) -> Array:
     """The flat array of an input sent in binary form; its size was held against its shape when the request was read.
@@ -92,6 +94,8 @@ def _raw_string(body: memoryview, spec: TensorSpec) -> InputTensor:
 
 def write_binary(array: Array) -> list[bytes | memoryview]:
     """The binary form of an output, in pieces."""
+    if array.dtype.kind not in "OU" and array.nbytes <= SMALL_BYTES:
+        return [array.tobytes()] if array.size else []
     flat = np.ascontiguousarray(array).reshape(-1)
     if flat.dtype.kind not in "OU":
         return [flat.view(np.uint8).data] if flat.size else []

@@ -1,6 +1,7 @@
 """Answers of versions in process: arrays into the protocol's JSON and binary form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from math import prod
 from typing import Any
 
@@ -14,6 +15,9 @@ from gateway.protocol.shapes import TensorSpec
 
 Array = NDArray[Any]
 
+OPENINGS_KEPT = 256  # shapes whose description a version keeps
+_NULL = b"null"  # how orjson writes NaN and infinities; no finite number holds it
+
 
 class NotFinite(Exception):
     """An output holds NaN or an infinity, which JSON cannot say."""
@@ -22,47 +26,137 @@ class NotFinite(Exception):
         super().__init__(f"output {name!r} holds NaN or an infinity, which JSON cannot carry")
 
 
-def write_answer(
-    head: bytes, request: InferRequest, outputs: Sequence[tuple[TensorSpec, Array]]
-) -> tuple[bytes, int | None]:
-    """The body of an answer.
+Body = tuple[bytes, int | None]  # and the length of its JSON part when binary tensors follow
+Output = tuple[TensorSpec, Array]
+
+
+class AnswerWriter:
+    """Writes the answers of one version. What stands before the data is made once for each shape.
 
     Args:
-        head: ``{"model_name":"…","model_version":"…"``, prepared, without the closing brace.
-        request: What the client asked for, and how.
-        outputs: What goes out, in order, each with its promise.
-
-    Returns:
-        The body, and the length of its JSON part when binary tensors follow.
-
-    Raises:
-        NotFinite: A NaN or an infinity in JSON, and the request does not allow it.
+        model: Name in the answers.
+        version: The same.
     """
-    parts = [head]
-    tail: list[bytes | memoryview] = []
-    is_binary = False
-    if request.id is not None:
-        parts += [b',"id":', orjson.dumps(request.id)]
-    parts.append(b',"outputs":[')
-    for index, (spec, value) in enumerate(outputs):
-        array, datatype = value, spec.datatype
-        if count := request.classes(spec.name):
-            array, datatype = _classes(array, count), "BYTES"
-        parts.append(b"," if index else b"")
-        described: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
-        if request.is_binary(spec.name):
-            is_binary = True
-            pieces = write_binary(array)
-            described["parameters"] = {"binary_data_size": sum(map(len, pieces))}
-            parts.append(orjson.dumps(described))
-            tail += pieces
+
+    __slots__ = ("_head", "_openings")
+
+    def __init__(self, model: str, version: str) -> None:
+        self._head = orjson.dumps({"model_name": model, "model_version": version})[:-1]
+        self._openings: dict[tuple[str, str, tuple[int, ...], int], bytes] = {}
+
+    def write(self, request: InferRequest, outputs: Sequence[Output]) -> Body:
+        """The body of an answer.
+
+        Args:
+            request: What the client asked for, and how.
+            outputs: What goes out, in order, each with its promise.
+
+        Raises:
+            NotFinite: A NaN or an infinity in JSON, and the request does not allow it.
+        """
+        parts = self._begin(request)
+        tail: list[bytes | memoryview] = []
+        is_binary = False
+        for spec, value in outputs:
+            array, datatype = value, spec.datatype
+            if not request.is_plain and (count := request.classes(spec.name)):
+                array, datatype = _classes(value, count), "BYTES"
+            if not request.is_plain and request.is_binary(spec.name):
+                is_binary = True
+                pieces = write_binary(array)
+                tail += pieces
+                parts += [self._opening(spec.name, datatype, array.shape, sum(map(len, pieces))), b","]
+            else:
+                parts += [self._opening(spec.name, datatype, array.shape), _data(spec.name, array, request), b"},"]
+        if outputs:
+            parts[-1] = parts[-1][:-1]
+        parts.append(b"]}")
+        if not is_binary:
+            return b"".join(parts), None
+        return b"".join((*parts, *tail)), sum(map(len, parts))
+
+    def write_rows(self, requests: Sequence[InferRequest], outputs: Sequence[Output]) -> list[Body] | None:
+        """The bodies for requests of one row each, from arrays that hold one row for each request.
+
+        Every byte is as ``write`` would have it; the numbers of all rows become text, or bytes, at once.
+
+        Returns:
+            The bodies, or ``None`` where each has to be written by itself: for some all as JSON and for some all in
+            binary form, or as each output is asked for, or where there are NaN or infinities.
+        """
+        if False not in [request.is_plain for request in requests]:
+            return self._text_rows(requests, outputs)
+        if False not in [request.outputs is None and request.binary for request in requests]:
+            return self._binary_rows(requests, outputs)
+        return None
+
+    def _text_rows(self, requests: Sequence[InferRequest], outputs: Sequence[Output]) -> list[Body] | None:
+        columns: list[Iterable[bytes]] = []
+        for spec, array in outputs:
+            texts = _row_texts(array)
+            if texts is None:
+                return None
+            opening = self._opening(spec.name, spec.datatype, (1, *array.shape[1:]))
+            columns += [repeat(opening + b"["), texts, repeat(b"]},")]
+        columns[-1] = repeat(b"]}]}")
+        rows = zip(*columns, strict=False)
+        return [(b"".join((*self._begin(r), *row)), None) for r, row in zip(requests, rows, strict=False)]
+
+    def _binary_rows(self, requests: Sequence[InferRequest], outputs: Sequence[Output]) -> list[Body] | None:
+        opened: list[bytes] = []
+        columns: list[list[bytes]] = []
+        for spec, array in outputs:
+            if array.dtype.kind in "OU":
+                return None
+            data = array.tobytes()
+            size = len(data) // len(requests)
+            opened += [self._opening(spec.name, spec.datatype, (1, *array.shape[1:]), size), b","]
+            columns.append(
+                [data[at : at + size] for at in range(0, len(data), size)] if size else [b""] * len(requests)
+            )
+        opened[-1] = b"]}"
+        described = b"".join(opened)
+        bodies: list[Body] = []
+        for request, row in zip(requests, zip(*columns, strict=True), strict=True):
+            head = b"".join((*self._begin(request), described))
+            bodies.append((b"".join((head, *row)), len(head)))
+        return bodies
+
+    def _begin(self, request: InferRequest) -> list[bytes]:
+        if request.id is None:
+            return [self._head, b',"outputs":[']
+        return [self._head, b',"id":', orjson.dumps(request.id), b',"outputs":[']
+
+    def _opening(self, name: str, datatype: str, shape: tuple[int, ...], binary_bytes: int = -1) -> bytes:
+        """An output in JSON: up to its data, or all of it where the data are in the binary part."""
+        place = datatype, name, shape, binary_bytes
+        opening = self._openings.get(place)
+        if opening is not None:
+            return opening
+        described: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
+        if binary_bytes < 0:
+            opening = orjson.dumps(described)[:-1] + b',"data":'
         else:
-            data = _data(spec.name, array, allow_nan=request.allow_nan)
-            parts += [orjson.dumps(described)[:-1], b',"data":', data, b"}"]
-    parts.append(b"]}")
-    if not is_binary:
-        return b"".join(parts), None
-    return b"".join((*parts, *tail)), sum(map(len, parts))
+            described["parameters"] = {"binary_data_size": binary_bytes}
+            opening = orjson.dumps(described)
+        is_usual = datatype != "BYTES" or binary_bytes < 0  # strings in binary form have any size
+        if is_usual and len(self._openings) < OPENINGS_KEPT:
+            self._openings[place] = opening
+        return opening
+
+
+def _row_texts(array: Array) -> list[bytes] | None:
+    """For each row the elements as JSON, without brackets; ``None`` where that cannot be had from one text."""
+    if array.dtype.kind in "OU":
+        rows = array.reshape(len(array), -1).tolist()
+        return [orjson.dumps([_text(value) for value in row])[1:-1] for row in rows]
+    flat = array if array.ndim == 1 else array.reshape(len(array), prod(array.shape[1:]))
+    if not flat.size or not flat.flags.c_contiguous or not flat.flags.aligned:
+        return None
+    text = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+    if _NULL in text:
+        return None
+    return text[1:-1].split(b",") if flat.ndim == 1 else text[2:-2].split(b"],[")
 
 
 def _classes(array: Array, count: int) -> Array:
@@ -81,14 +175,17 @@ def _classes(array: Array, count: int) -> Array:
     return out
 
 
-def _data(name: str, array: Array, *, allow_nan: bool) -> bytes:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        if not allow_nan:
-            raise NotFinite(name)
-        return b"[" + b",".join(_number(value) for value in array.ravel()) + b"]"
-    if array.dtype.kind in "OU":
+def _data(name: str, array: Array, request: InferRequest) -> bytes:
+    kind = array.dtype.kind
+    if kind in "OU":
         return orjson.dumps([_text(value) for value in array.ravel().tolist()])
-    return orjson.dumps(np.ascontiguousarray(array).ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
+    flat = array.ravel()
+    text = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+    if kind != "f" or _NULL not in text:
+        return text
+    if not request.allow_nan:
+        raise NotFinite(name)
+    return b"[" + b",".join(_number(value) for value in flat) + b"]"
 
 
 def _number(value: Any) -> bytes:

@@ -57,9 +57,12 @@ class TensorSpec:
 
     def admits(self, shape: Sequence[int]) -> bool:
         """Whether a concrete shape fits."""
-        return len(shape) == len(self.shape) and all(
-            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
-        )
+        if len(shape) != len(self.shape):
+            return False
+        for want, got in zip(self.shape, shape, strict=True):  # noqa: SIM110 (half the time of all())
+            if want not in (-1, got):
+                return False
+        return True
 
     def as_json(self) -> dict[str, object]:
         """Metadata form: ``{"name", "datatype", "shape"}``."""

@@ -1,7 +1,9 @@
 """Inputs: tensors of a request as numpy arrays, bound to a version's signature."""
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -10,47 +12,98 @@ from numpy.typing import NDArray
 from gateway.errors import BadRequest
 from gateway.protocol.binary import raw_input, read_binary
 from gateway.protocol.request import InferRequest, InputTensor
-from gateway.protocol.shapes import DTYPES, Signature, TensorSpec, element_count
+from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, Signature, TensorSpec, element_count
 
 Array = NDArray[Any]
 
+# Type codes of ``array.array``, which takes numbers of the right kind and range and nothing else but booleans.
+_CODES: dict[str, tuple[str, np.dtype[Any]]] = {
+    datatype: (code, np.dtype(DTYPES[datatype]))
+    for datatype, code in {
+        "INT8": "b",
+        "UINT8": "B",
+        "INT16": "h",
+        "UINT16": "H",
+        "INT32": "i",
+        "UINT32": "I",
+        "INT64": "q",
+        "UINT64": "Q",
+        "FP32": "f",
+        "FP64": "d",
+    }.items()
+    if array(code).itemsize == ELEMENT_BYTES[datatype]
+}
+_STRING = frozenset({str})
+FEW = 64  # numbers that plain Python adds up faster than numpy looks at them
 
-def bind(request: InferRequest, signature: Signature, dims: Mapping[str, Sequence[str | int]]) -> dict[str, Array]:
-    """Arrays for every input of a version.
+
+class Binder:
+    """Makes a request's tensors into the arrays that one version takes.
 
     Args:
-        request: What the client sent.
         signature: What the version expects.
         dims: By input, the names or sizes of its dimensions; equal names must have equal sizes.
-
-    Raises:
-        BadRequest: Missing, extra or misfitting inputs, or outputs that there are not or that cannot be had so.
     """
-    inputs = request.inputs if request.raw is None else _raw(request.raw, signature)
-    expected = {spec.name: spec for spec in signature.inputs}
+
+    __slots__ = ("_expected", "_half", "_outputs", "_shared", "_signature")
+
+    def __init__(self, signature: Signature, dims: Mapping[str, Sequence[str | int]]) -> None:
+        self._signature = signature
+        self._expected = {spec.name: spec for spec in signature.inputs}
+        self._outputs = {spec.name: spec for spec in signature.outputs}
+        self._half = [spec for spec in signature.outputs if spec.datatype == "FP16"]
+        self._shared = _shared_dims(dims)
+
+    def arrays(self, request: InferRequest) -> dict[str, Array]:
+        """Arrays for every input, in the version's order.
+
+        Raises:
+            BadRequest: Missing, extra or misfitting inputs, or outputs that there are not or that cannot be had so.
+        """
+        inputs = request.inputs if request.raw is None else _raw(request.raw, self._signature)
+        expected = self._expected
+        if inputs.keys() != expected.keys():
+            raise _not_the_inputs(inputs, expected)
+        if request.outputs is not None or self._half:
+            for spec in self.wanted(request):
+                _check_wanted(request, spec)
+        arrays = {name: _array(inputs[name], spec) for name, spec in expected.items()}
+        for dim, places in self._shared:
+            _check_shared(arrays, dim, places)
+        return arrays
+
+    def wanted(self, request: InferRequest) -> Sequence[TensorSpec]:
+        """The outputs that go out, in order.
+
+        Raises:
+            BadRequest: One that the version does not have.
+        """
+        if request.outputs is None:
+            return self._signature.outputs
+        known = self._outputs
+        if unknown := [name for name in request.outputs if name not in known]:
+            raise BadRequest(f"output {unknown[0]!r} is unknown; there are {_listed(known)}")
+        return tuple(known[name] for name in request.outputs)
+
+
+def _not_the_inputs(inputs: Mapping[str, InputTensor], expected: Mapping[str, TensorSpec]) -> BadRequest:
     if missing := [name for name in expected if name not in inputs]:
-        raise BadRequest(f"input {missing[0]!r} is missing; expected are {_listed(expected)}")
-    if extra := [name for name in inputs if name not in expected]:
-        raise BadRequest(f"input {extra[0]!r} is unknown; expected are {_listed(expected)}")
-    for spec in wanted_outputs(request, signature):
-        _check_wanted(request, spec)
-    arrays = {name: _array(inputs[name], spec) for name, spec in expected.items()}
-    _check_named_sizes(arrays, dims)
-    return arrays
+        return BadRequest(f"input {missing[0]!r} is missing; expected are {_listed(expected)}")
+    extra = [name for name in inputs if name not in expected]
+    return BadRequest(f"input {extra[0]!r} is unknown; expected are {_listed(expected)}")
 
 
-def wanted_outputs(request: InferRequest, signature: Signature) -> Sequence[TensorSpec]:
-    """The outputs that go out, in order.
+Place = tuple[str, int]  # an input and one of its dimensions
 
-    Raises:
-        BadRequest: One that the version does not have.
-    """
-    if request.outputs is None:
-        return signature.outputs
-    known = {spec.name: spec for spec in signature.outputs}
-    if unknown := [name for name in request.outputs if name not in known]:
-        raise BadRequest(f"output {unknown[0]!r} is unknown; there are {_listed(known)}")
-    return tuple(known[name] for name in request.outputs)
+
+def _shared_dims(dims: Mapping[str, Sequence[str | int]]) -> list[tuple[str, list[Place]]]:
+    """Named dimensions that stand in more than one place."""
+    places: dict[str, list[Place]] = {}
+    for name, sizes in dims.items():
+        for axis, dim in enumerate(sizes):
+            if isinstance(dim, str):
+                places.setdefault(dim, []).append((name, axis))
+    return [(dim, where) for dim, where in places.items() if len(where) > 1]
 
 
 def _check_wanted(request: InferRequest, spec: TensorSpec) -> None:
@@ -75,15 +128,13 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def _check_named_sizes(arrays: Mapping[str, Array], dims: Mapping[str, Sequence[str | int]]) -> None:
-    sizes: dict[str, tuple[int, str]] = {}
-    for name, array in arrays.items():
-        for dim, size in zip(dims.get(name, ()), array.shape, strict=False):
-            if not isinstance(dim, str):
-                continue
-            other_size, other = sizes.setdefault(dim, (size, name))
-            if other_size != size:
-                raise BadRequest(f"inputs {other!r} and {name!r} disagree on {dim!r}: {other_size} and {size}")
+def _check_shared(arrays: Mapping[str, Array], dim: str, places: Sequence[Place]) -> None:
+    other, axis = places[0]
+    other_size = arrays[other].shape[axis]
+    for name, axis in places:
+        size = arrays[name].shape[axis]
+        if size != other_size:
+            raise BadRequest(f"inputs {other!r} and {name!r} disagree on {dim!r}: {other_size} and {size}")
 
 
 def _array(tensor: InputTensor, spec: TensorSpec) -> Array:
@@ -94,10 +145,10 @@ def _array(tensor: InputTensor, spec: TensorSpec) -> Array:
             f"input {tensor.name!r} has shape {list(tensor.shape)}, {list(spec.shape)} is expected (-1: any size)"
         )
     if type(tensor.data) is memoryview:
-        array = read_binary(tensor)
+        flat_array = read_binary(tensor)
     else:
-        array = _strings(tensor) if tensor.datatype == "BYTES" else _numbers(tensor)
-    return array.reshape(tensor.shape)
+        flat_array = _strings(tensor) if tensor.datatype == "BYTES" else _quick_numbers(tensor)
+    return flat_array if len(tensor.shape) == 1 else flat_array.reshape(tensor.shape)
 
 
 def flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
@@ -126,11 +177,31 @@ def _strings(tensor: InputTensor) -> Array:
         strings = flat(tensor.data, tensor.shape)
     except ValueError as problem:
         raise BadRequest(f"input {tensor.name!r} {problem}") from None
-    if {type(item) for item in strings} - {str}:
+    if not _STRING.issuperset(map(type, strings)):
         raise BadRequest(f"input {tensor.name!r} is BYTES and holds something that is not a string")
     out = np.empty(len(strings), dtype=np.object_)
     out[:] = strings
     return out
+
+
+def _quick_numbers(tensor: InputTensor) -> Array:
+    """As ``_numbers``, which takes whatever is not the common case: a flat list of the right numbers."""
+    known, data = _CODES.get(tensor.datatype), tensor.data
+    if known is None or type(data) is not list or len(data) != prod(tensor.shape):
+        return _numbers(tensor)
+    if tensor.may_hold_booleans and bool in set(map(type, data)):
+        return _numbers(tensor)
+    code, dtype = known
+    try:
+        numbers = array(code, data)
+    except (TypeError, OverflowError):
+        return _numbers(tensor)  # it holds something else, and the sentence is made there
+    if not data:
+        return np.empty(0, dtype)
+    found = np.frombuffer(numbers, dtype)
+    if code in "fd" and not (isfinite(sum(numbers)) if len(data) <= FEW else np.isfinite(found).all()):
+        return _numbers(tensor)
+    return found
 
 
 def _numbers(tensor: InputTensor) -> Array:

@@ -78,6 +78,7 @@ def test_a_short_model_answers_inline_and_a_long_one_on_its_thread() -> None:
             for _ in range(40):
                 replies: list[Reply] = []
                 backend.submit(Call(body), 1e12, replies.append)
+                await asyncio.sleep(0)
                 inline += bool(replies)
                 while not replies:
                     await asyncio.sleep(0.001)
