@@ -1,8 +1,8 @@
 """``python -m loadtests.micro.pool``: CPU microseconds that a call of a remote version costs the gateway.
 
-A server that does nothing runs in a process of its own. Here a few callers ask it as the pipeline does: by callback, the next call
-when the reply is there. What is counted is this process alone, divided by the calls; ``floor`` are the same bytes over bare
-protocols, without a parser, a pool or a check: what sockets and the loop cost in any case.
+A server that does nothing runs in a process of its own. Here a few callers ask it as the pipeline does: by callback,
+the next call when the reply is there. What is counted is this process alone, divided by the calls; ``floor`` are the
+same bytes over bare protocols, without a parser, a pool or a check: what sockets and the loop cost in any case.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any, cast
 import uvloop
 
 from gateway.backends.base import Reply
-from gateway.backends.http import OipBackend
+from gateway.backends.http import HttpBackend
 from gateway.protocol.request import InferRequest
 from loadtests.micro.upstream import BODY
 from routing.analysis.outcome import Kind
@@ -103,8 +103,8 @@ async def keep_asking(ask: Ask, calls: int, callers: int) -> None:
 
 async def pool(port: int, given: argparse.Namespace, measure: Callable[[Ask], Awaitable[None]]) -> None:
     """The remote backend as the gateway uses it."""
-    made = OipBackend(
-        f"http://127.0.0.1:{port}", "credit", "1", public_model="credit", public_version=given.public_version
+    made = HttpBackend(
+        [f"http://127.0.0.1:{port}"], "credit", "1", public_model="credit", public_version=given.public_version
     )
     await made.open()
     call, loop = Call(body_of(given.rows)), asyncio.get_running_loop()
