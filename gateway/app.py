@@ -18,7 +18,8 @@ from gateway.admin.endpoints import admin_app
 from gateway.admin.refusals import RefusedLogins
 from gateway.admin.scrape import scrape_app
 from gateway.backends.base import Backend, State
-from gateway.backends.http import OipBackend
+from gateway.backends.http import HttpBackend
+from gateway.backends.instance import Bounds
 from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.control.disk_copy import DiskCopy
@@ -59,7 +60,7 @@ from gateway.runtime.snapshot import Runtime
 from gateway.runtime.status import route_status
 from gateway.settings import Settings, Token
 from routing.store import store_from_url
-from routing.table import NAME_PATTERN, OipSpec, OnnxSpec, Route
+from routing.table import NAME_PATTERN, OnnxSpec, RemoteSpec, Route, TritonSpec
 
 NAME = re.compile(NAME_PATTERN)
 SETTLE_S = 10.0  # how long the first words on the terminal wait for versions that are still being loaded
@@ -269,8 +270,8 @@ class App:
         return (token,)
 
     def _make_backend(self, key: BackendKey) -> Backend:
-        if isinstance(key.spec, OipSpec):
-            return self._make_oip(key, key.spec)
+        if isinstance(key.spec, RemoteSpec):
+            return self._make_remote(key, key.spec)
         return OnnxBackend(
             model_file(self._settings, key.model, key.version),
             key.model,
@@ -282,16 +283,16 @@ class App:
             loaders=self._loaders,
         )
 
-    def _make_oip(self, key: BackendKey, spec: OipSpec) -> Backend:
+    def _make_remote(self, key: BackendKey, spec: RemoteSpec) -> Backend:
         bounds = self._settings.backends
-        return OipBackend(
-            spec.url,
+        return HttpBackend(
+            spec.addresses(),
             spec.model or key.model,
             spec.version or key.version,
             public_model=key.model,
             public_version=key.version,
-            max_connections=bounds.max_connections,
-            max_waiting=bounds.max_waiting,
+            holds_to_version=isinstance(spec, TritonSpec),
+            bounds=Bounds(max_connections=bounds.max_connections, max_waiting=bounds.max_waiting),
         )
 
     def _scan_repository(self) -> dict[tuple[str, str], Arm]:

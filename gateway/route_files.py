@@ -7,7 +7,7 @@ from gateway.errors import InvalidSettings
 from gateway.settings import Settings, read_yaml, split_address
 from routing.errors import InvalidDocument, Problem
 from routing.parse import parse_route
-from routing.table import OipSpec, Route
+from routing.table import RemoteSpec, Route
 
 
 def problems_of_backends(
@@ -19,21 +19,25 @@ def problems_of_backends(
     allowed = settings.backends.allow_hosts
     problems = []
     for version, spec in route.backends.items():
-        if not isinstance(spec, OipSpec):
+        if not isinstance(spec, RemoteSpec):
             continue
-        pointer = f"/backends/{version}/url"
-        try:
-            parts = urlsplit(spec.url)
-            host, port = parts.hostname or "", parts.port or 80
-        except ValueError:
-            problems.append(Problem(pointer, "url", "this is no http://host:port"))
-            continue
-        if host not in allowed and "*" not in allowed:
-            message = f"host {host!r} is not in backends.allow_hosts of the settings"
-            problems.append(Problem(pointer, "host", message))
-        elif host in {"127.0.0.1", "localhost", "::1"} and port in own:
-            problems.append(Problem(pointer, "loop", "this is the gateway's own address"))
+        for index, url in enumerate(spec.addresses()):
+            pointer = f"/backends/{version}/" + ("url" if spec.urls is None else f"urls/{index}")
+            problems += _problems_of_url(url, pointer, allowed, own)
     return problems
+
+
+def _problems_of_url(url: str, pointer: str, allowed: Collection[str], own: Collection[int]) -> list[Problem]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 80
+    except ValueError:
+        return [Problem(pointer, "url", "this is no http://host:port")]
+    if host not in allowed and "*" not in allowed:
+        return [Problem(pointer, "host", f"host {host!r} is not in backends.allow_hosts of the settings")]
+    if host in {"127.0.0.1", "localhost", "::1"} and port in own:
+        return [Problem(pointer, "loop", "this is the gateway's own address")]
+    return []
 
 
 def read_seeds(settings: Settings) -> list[Route]:

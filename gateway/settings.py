@@ -166,7 +166,7 @@ class Backends(Section):
 
     Attributes:
         allow_hosts: Hosts that routes may name, ``*`` for any; loopback by default.
-        max_connections: Connections to one version.
+        max_connections: Connections to one instance of a version.
         max_waiting: Requests that wait for one of them.
     """
 

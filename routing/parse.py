@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from routing.errors import InvalidDocument, Problem
-from routing.table import PPM, OipSpec, OnnxSpec, Route
+from routing.table import MAX_URLS, PPM, OipSpec, OnnxSpec, Route, TritonSpec
 
 RESERVED_MODEL_NAMES = frozenset({"stats"})
 PPM_PER_PERCENT = 10_000
@@ -151,6 +151,10 @@ def _backends(route: Route) -> Iterator[Problem]:
         if version not in versions:
             message = f"version {version!r} is neither a variant nor a shadow of this route"
             yield Problem(f"/backends/{_escaped(version)}", "unknown_version", message)
+    for version, spec in route.backends.items():
+        if isinstance(spec, TritonSpec) and spec.version is None and not (version.isascii() and version.isdigit()):
+            message = f"{TRITON_VERSION}: say which one {version!r} is there"
+            yield Problem(f"/backends/{_escaped(version)}/version", "triton_version", message)
 
 
 def _slo(route: Route) -> Iterator[Problem]:
@@ -170,12 +174,24 @@ def _escaped(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
-BACKEND_KINDS: Mapping[str, type[OnnxSpec | OipSpec]] = {"onnx": OnnxSpec, "oip": OipSpec}
+BACKEND_KINDS: Mapping[str, type[OnnxSpec | OipSpec | TritonSpec]] = {
+    "onnx": OnnxSpec,
+    "oip": OipSpec,
+    "triton": TritonSpec,
+}
+TRITON_VERSION = "Triton's versions are numbers"
 
 SENTENCES = {
     "missing": "this key is required",
     "extra_forbidden": "unknown key: check the spelling, unknown keys are never ignored",
     "bool_type": "true or false is expected",
+}
+CODES = {
+    "extra_forbidden": "unknown_key",
+    "missing": "missing",
+    "no_url": "missing",
+    "both_urls": "both",
+    "same_urls": "duplicate",
 }
 
 
@@ -189,12 +205,17 @@ def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
     last = place[-1] if place else ""
     if kind == "string_type" and last in {"version", "stable", "model"} and not isinstance(detail["input"], str):
         message = f'a name is text: write it in quotes, {last}: "{detail["input"]}"'
+    elif kind == "string_pattern_mismatch" and last == "version" and "triton" in detail["loc"]:
+        message = f"{TRITON_VERSION}, as text and in digits alone"
     elif kind == "string_pattern_mismatch" and last in {"version", "stable", "model"}:
         message = "a name starts with a letter or digit, then letters, digits, `.`, `_`, `-`, no `..`, 128 at most"
     elif kind == "string_pattern_mismatch" and "by" in place:
         message = "a sticky source is `header:NAME` or `cookie:NAME`"
-    elif kind == "string_pattern_mismatch" and last == "url":
-        message = "a url is http://host:port without a path"
+    elif kind == "string_pattern_mismatch" and ("urls" in place or last == "url"):
+        is_other = str(detail["input"]).partition("://")[0] in {"grpc", "grpcs", "https"}
+        message = "only http:// is served so far" if is_other else "a url is http://host:port without a path"
+    elif kind in {"too_short", "too_long"} and last == "urls":
+        message = f"`urls` has an entry for each server, 1 to {MAX_URLS}"
     elif kind == "too_short" and last == "variants":
         message = "a route has at least one variant, stable itself"
     elif kind == "too_short" and last == "by":
@@ -203,5 +224,5 @@ def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
         message = f"`kind` is one of {', '.join(BACKEND_KINDS)}"
     elif kind == "missing" and last == "weight_ppm":
         message = "give `weight` in percent or `weight_ppm`"
-    code = {"extra_forbidden": "unknown_key", "missing": "missing"}.get(kind, "range" if "_than" in kind else "type")
+    code = CODES.get(kind, "range" if "_than" in kind else "type")
     return Problem(pointer, code, message)

@@ -4,14 +4,24 @@ Limits across fields (weights that add up, a stable that is among the variants) 
 all problems of a document are reported at once.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 PPM = 1_000_000  # one is 0.0001 %; integers add up exactly, floats do not
 MAX_VARIANTS = 32
 MAX_SHADOWS = 8
 MAX_STICKY_SOURCES = 8
+MAX_URLS = 16  # servers of one version
 
 NAME_PATTERN = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,127}$"
 
@@ -121,22 +131,61 @@ class OnnxSpec(Value):
     batching: Literal["auto", "off"] = "auto"
 
 
-class OipSpec(Value):
-    """A server of the Open Inference Protocol v2.
+Url = Annotated[str, StringConstraints(pattern=r"^http://[^/?#@\s]+$", max_length=256)]
+
+
+class RemoteSpec(Value):
+    """Servers that all run the version: one ``url``, or several ``urls``.
 
     Attributes:
         url: ``http://host:port``.
+        urls: The same of each server, no two alike; the one with the fewest calls in flight is asked.
         model: Its name there, the route's model by default.
         version: Its version there, the variant's by default.
     """
 
-    kind: Literal["oip"]
-    url: Annotated[str, StringConstraints(pattern=r"^http://[^/?#@\s]+$", max_length=256)]
+    kind: str
+    url: Url | None = None
+    urls: Annotated[tuple[Url, ...], Field(min_length=1, max_length=MAX_URLS)] | None = None
     model: Name | None = None
     version: Name | None = None
 
+    @model_validator(mode="after")
+    def _has_addresses(self) -> Self:
+        if self.url is None and self.urls is None:
+            raise PydanticCustomError("no_url", "give `url`, or `urls` with one entry for each server")
+        if self.url is not None and self.urls is not None:
+            raise PydanticCustomError("both_urls", "give `url` or `urls`, not both")
+        if self.urls is not None and len(set(self.urls)) < len(self.urls):
+            raise PydanticCustomError("same_urls", "`urls` names a server twice")
+        return self
 
-BackendSpec = Annotated[OnnxSpec | OipSpec, Field(discriminator="kind")]
+    @model_serializer(mode="wrap")
+    def _without_the_other(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``url`` or ``urls``: the one that was given, so that a document reads back as it was written."""
+        plain: dict[str, Any] = dump(self)
+        del plain["urls" if self.urls is None else "url"]
+        return plain
+
+    def addresses(self) -> tuple[str, ...]:
+        """All servers."""
+        return self.urls or ((self.url,) if self.url else ())
+
+
+class OipSpec(RemoteSpec):
+    """Servers of the Open Inference Protocol v2."""
+
+    kind: Literal["oip"]
+
+
+class TritonSpec(RemoteSpec):
+    """Triton over HTTP. Versions are numbers there, and every answer has to name the one that was asked."""
+
+    kind: Literal["triton"]
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")] | None = None
+
+
+BackendSpec = Annotated[OnnxSpec | OipSpec | TritonSpec, Field(discriminator="kind")]
 
 
 class Route(Value):
@@ -174,7 +223,7 @@ class Route(Value):
         """Every version that the route names: variants first, then shadows."""
         return tuple(dict.fromkeys([v.version for v in self.variants] + [s.version for s in self.shadows]))
 
-    def backend(self, version: str) -> OnnxSpec | OipSpec:
+    def backend(self, version: str) -> OnnxSpec | OipSpec | TritonSpec:
         """Where ``version`` runs."""
         return self.backends.get(version, ONNX_DEFAULT)
 

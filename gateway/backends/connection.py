@@ -2,30 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from gateway.backends.heads import KnownHeads
+from gateway.backends.reader import AnswerReader, Unreadable
 
-MAX_HEAD_BYTES = 64 * 1024  # status line and headers of one answer, interim answers included
-MAX_INTERIM_ANSWERS = 8  # 1xx answers before the real one
+if TYPE_CHECKING:
+    from gateway.backends.sending import Sending
+
+END_OF_HEAD = b"\r\n\r\n"
 JOIN_BYTES = 64 * 1024  # a body up to this size leaves in one write with its head; a larger one is not copied
-
-
-class RawAnswer:
-    """A complete answer.
-
-    Attributes:
-        status: HTTP status, 200 or more.
-        body: All of it, without transfer coding.
-        header_length: ``Inference-Header-Content-Length``, at most ``len(body)``; ``None`` when absent.
-    """
-
-    __slots__ = ("body", "header_length", "status")
-
-    def __init__(self, status: int, body: bytes, header_length: int | None) -> None:
-        self.status = status
-        self.body = body
-        self.header_length = header_length
 
 
 class Owner(Protocol):
@@ -34,8 +20,18 @@ class Owner(Protocol):
     def made(self, connection: "Connection") -> None:
         """The socket is open; ``ended`` will follow."""
 
-    def answered(self, connection: "Connection", answer: RawAnswer, reusable: bool) -> None:
-        """The answer is complete; ``reusable`` says whether the connection may carry another request."""
+    def answered(
+        self, connection: "Connection", status: int, body: bytes, header_length: int | None, reusable: bool
+    ) -> None:
+        """The answer is complete.
+
+        Args:
+            connection: It carries nothing any more.
+            status: HTTP status, 200 or more.
+            body: All of it, without transfer coding.
+            header_length: ``Inference-Header-Content-Length``, at most ``len(body)``; ``None`` when absent.
+            reusable: Whether the connection may carry another request.
+        """
 
     def broke(self, connection: "Connection", sentence: str) -> None:
         """The answer will not come; the connection is gone. ``sentence`` starts with a verb."""
@@ -47,66 +43,42 @@ class Owner(Protocol):
         """The socket is closed. Called last, once for each ``made``."""
 
 
-class _Unacceptable(Exception):
-    """Raised inside the parser's callbacks to stop it."""
-
-
 class Connection(asyncio.Protocol):
     """Carries one request at a time.
+
+    Args:
+        owner: Who hears how it fares.
+        heads: What was learned of heads on this and other connections to the same server.
+        max_answer_bytes: Bound on the body of one answer.
 
     Attributes:
         answers: Complete answers so far; more than 0 means that the connection was reused.
         began: Whether any byte of the current answer has arrived.
+        sending: Its owner's: what it carries now.
     """
 
     __slots__ = (
-        "_body_bytes",
         "_carrying",
-        "_complete",
-        "_header_length",
-        "_in_body",
-        "_interim",
-        "_keep",
-        "_length",
-        "_limit",
+        "_heads",
+        "_known",
         "_owner",
-        "_parser",
-        "_parts",
-        "_problem",
-        "_received",
-        "_sized",
-        "_status",
+        "_reader",
         "_transport",
         "answers",
         "began",
+        "sending",
     )
 
-    def __init__(self, owner: Owner, max_answer_bytes: int) -> None:
+    def __init__(self, owner: Owner, heads: KnownHeads, max_answer_bytes: int) -> None:
         self._owner = owner
-        self._limit = max_answer_bytes
+        self._heads = heads
+        self._known = heads.by_bytes
         self._transport: asyncio.Transport | None = None
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._reader = AnswerReader(max_answer_bytes)
         self._carrying = False
         self.answers = 0
-        self._reset()
-
-    def _reset(self) -> None:
         self.began = False
-        self._received = 0
-        self._interim = 0
-        self._complete = False
-        self._keep = False
-        self._problem = ""
-        self._parts: list[bytes] = []
-        self._reset_head()
-
-    def _reset_head(self) -> None:
-        self._in_body = False
-        self._sized = False
-        self._status = 0
-        self._length: int | None = None
-        self._header_length: int | None = None
-        self._body_bytes = 0
+        self.sending: Sending | None = None
 
     # What the owner calls.
 
@@ -115,18 +87,19 @@ class Connection(asyncio.Protocol):
         """Whether a request may be sent now."""
         return self._transport is not None and not self._carrying and not self._transport.is_closing()
 
-    def send(self, head: bytes, body: bytes) -> None:
-        """Send one request. ``body`` is never changed, and not copied when it is large."""
+    def send(self, head: bytes, body: bytes) -> bool:
+        """Send one request, unless the connection is not usable. A large ``body`` is not copied."""
         transport = self._transport
-        assert transport is not None
-        assert not self._carrying
-        self._reset()
+        if transport is None or self._carrying or transport.is_closing():
+            return False
+        self.began = False
         self._carrying = True
         if len(body) <= JOIN_BYTES:
             transport.write(head + body)
         else:
             transport.write(head)
             transport.write(body)
+        return True
 
     def abort(self) -> None:
         """Close at once; the owner hears no more of the request in flight."""
@@ -146,30 +119,25 @@ class Connection(asyncio.Protocol):
         if not self._carrying:
             self._discard()
             return
+        if self.began:
+            self._read(data)
+            return
         self.began = True
-        self._received += len(data)
-        assert self._parser is not None
-        try:
-            if self._received > self._limit + MAX_HEAD_BYTES:
-                self._refuse(f"sent an answer of more than {self._limit} bytes")
-            self._parser.feed_data(data)
-            if not self._in_body and self._received > MAX_HEAD_BYTES:
-                self._refuse(f"sent more than {MAX_HEAD_BYTES} bytes of headers")
-        except (HttpParserError, HttpParserUpgrade, _Unacceptable) as problem:
-            if not self._complete:
-                self._fail(self._problem or f"sent an answer that is not HTTP/1.1: {problem}")
+        end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
+        known = self._known.get(data[:end])
+        if known is not None:
+            status, body_bytes, header_length = known
+            if body_bytes == len(data) - end:  # nothing of it need be read
+                self._end(status, data[end:], header_length, True)
                 return
-            self._keep = False  # what followed the answer is nobody's
-        if self._complete:
-            self._finish()
+        self._reader.begin()
+        self._read(data, end)
 
     def eof_received(self) -> bool:
         """The other side is done; an answer without a length is complete now, any other is not."""
         if not self._carrying:
             self._owner.lost(self)
-        elif self._in_body and not self._sized:
-            self._complete = True
-            self._keep = False
+        elif self.began and self._reader.ends_with_connection:
             self._finish()
         else:
             self._fail("closed the connection " + self._progress())
@@ -179,74 +147,29 @@ class Connection(asyncio.Protocol):
         """The socket is closed."""
         if self._carrying:
             self._fail("reset the connection " + self._progress())
-        self._parser = None  # it holds a reference back
+        self._reader.close()
         self._owner.lost(self)
         self._owner.ended(self)
 
-    # What the parser calls. Names are httptools'.
-
-    def on_message_begin(self) -> None:
-        """A second answer in the same bytes: the first one stands, the connection does not."""
-        if self._complete:
-            self._refuse("sent more than one answer")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the three headers that matter; trailers change nothing."""
-        if self._in_body:
-            return
-        match name.lower():
-            case b"content-length":
-                self._length = int(value) if value.isdigit() else None
-                self._sized = True
-            case b"transfer-encoding":
-                self._sized = True
-            case b"content-encoding":
-                if value.lower() != b"identity":
-                    self._refuse("sent an encoded answer that nobody asked for")
-            case b"inference-header-content-length":
-                if not value.isdigit() or len(value) > 18:
-                    self._refuse("sent an Inference-Header-Content-Length that is not a number")
-                self._header_length = int(value)
-
-    def on_headers_complete(self) -> None:
-        """The head is there: refuse what will be too large before it arrives."""
-        assert self._parser is not None
-        self._in_body = True
-        self._status = self._parser.get_status_code()
-        if self._status in {204, 304}:
-            self._sized = True
-        if self._length is not None and self._length > self._limit:
-            self._refuse(f"sent an answer of {self._length} bytes, {self._limit} are allowed")
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        self._body_bytes += len(data)
-        if self._body_bytes > self._limit:
-            self._refuse(f"sent an answer of more than {self._limit} bytes")
-        self._parts.append(data)
-
-    def on_message_complete(self) -> None:
-        """Interim answers are skipped; the next one ends the exchange, once the parser has returned."""
-        assert self._parser is not None
-        if self._status < 200:
-            self._interim += 1
-            if self._interim > MAX_INTERIM_ANSWERS:
-                self._refuse(f"sent more than {MAX_INTERIM_ANSWERS} interim answers")
-            self._reset_head()
-            return
-        self._complete = True
-        self._keep = self._parser.should_keep_alive()
-
     # How a request ends.
 
-    def _refuse(self, sentence: str) -> None:
-        self._problem = sentence
-        raise _Unacceptable(sentence)
+    def _read(self, data: bytes, head_bytes: int | None = None) -> None:
+        """``head_bytes`` is given with the first piece: where its head seems to end."""
+        reader = self._reader
+        try:
+            if not reader.feed(data):
+                return
+        except Unreadable as problem:
+            self._fail(str(problem))
+            return
+        if head_bytes is not None and (known := reader.known(head_bytes)) is not None:
+            self._heads.remember(data[:head_bytes], known)
+        self._finish()
 
     def _progress(self) -> str:
         if not self.began:
             return "without an answer"
-        return f"in the middle of its answer, after {self._body_bytes} bytes of the body"
+        return f"in the middle of its answer, after {self._reader.body_bytes} bytes of the body"
 
     def _discard(self) -> None:
         self.abort()
@@ -257,20 +180,24 @@ class Connection(asyncio.Protocol):
         self._owner.broke(self, sentence)
 
     def _finish(self) -> None:
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
-        if self._header_length is not None and self._header_length > len(body):
-            self._fail(f"sent an Inference-Header-Content-Length of {self._header_length} for {len(body)} bytes")
+        reader = self._reader
+        try:
+            body = reader.body()
+        except Unreadable as problem:
+            self._fail(str(problem))
             return
+        self._end(reader.status, body, reader.header_length, reader.keep)
+
+    def _end(self, status: int, body: bytes, header_length: int | None, keep: bool) -> None:
         transport = self._transport
         assert transport is not None
         # An answer that came before the request was out leaves the rest of the request in the way.
-        reusable = self._keep and not transport.is_closing() and not transport.get_write_buffer_size()
+        reusable = keep and not transport.is_closing() and not transport.get_write_buffer_size()
         self.answers += 1
         self._carrying = False
         if not reusable:
             transport.abort()
-        self._owner.answered(self, RawAnswer(self._status, body, self._header_length), reusable)
+        self._owner.answered(self, status, body, header_length, reusable)
 
 
 # Opens a connection; raises OSError or UnicodeError.

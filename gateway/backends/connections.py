@@ -1,4 +1,4 @@
-"""The connections of one remote backend: bounded, reused last in first out, with a bounded queue behind them."""
+"""The connections to one server: bounded, reused last in first out, with a bounded queue behind them."""
 
 import asyncio
 import errno
@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from gateway.backends.base import Reply
-from gateway.backends.connection import Connect, Connection, RawAnswer
+from gateway.backends.connection import Connect, Connection
+from gateway.backends.heads import KnownHeads, RequestHeads
+from gateway.backends.replies import Replies
 from gateway.backends.sending import Sending
 from routing.analysis.outcome import Kind
 
@@ -17,24 +18,38 @@ OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
 CLOSE_TIMEOUT_S = 1.0  # aborted sockets are gone within a turn or two of the loop
 
 
+# Finds another place for a sending that reached no server here; False when there is none.
+Move = Callable[[Sending], bool]
+
+
 class Connections:
     """Connections to one address.
 
     Args:
+        url: Of the server, for sentences.
+        heads: What goes out before a body.
+        replies: Makes replies out of answers and failures.
         connect: Opens a connection, given the protocol factory; raises ``OSError`` or ``UnicodeError``.
-        on_refused: Hears why no connection could be made, before the sending that asked for it ends.
-        reply_of: Makes the reply out of an answer.
-        failure_of: Makes the reply out of a kind and a sentence that starts with a verb.
+        on_refused: Hears why no connection could be made, before the sending that asked for it moves on or ends.
+        move: Asked before a sending that nothing was sent of ends because of this server.
         max_connections: Bound on connections, those being opened included.
-        max_waiting: Bound on exchanges that wait for a connection when all are taken.
+        max_waiting: Bound on sendings that wait for a connection when all are taken.
+
+    Attributes:
+        in_flight: Sendings that were given to this server and have not ended.
+        moved: Sendings that reached no server here and went on to another one.
+        retried: Sendings that were sent again because a reused connection had died.
+        known_heads: What was learned of its answers.
     """
 
     def __init__(
         self,
+        url: str,
+        heads: RequestHeads,
+        replies: Replies,
         connect: Connect,
         on_refused: Callable[[str], None],
-        reply_of: Callable[[RawAnswer], Reply],
-        failure_of: Callable[[Kind, str], Reply],
+        move: Move,
         *,
         max_connections: int,
         max_waiting: int,
@@ -42,21 +57,28 @@ class Connections:
         connect_timeout_s: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self._url = url
+        self._heads = heads
+        self._replies = replies
         self._connect = connect
         self._on_refused = on_refused
-        self._reply_of = reply_of
-        self._failure_of = failure_of
+        self._move = move
         self._max_connections = max_connections
         self._max_waiting = max_waiting
         self._max_answer_bytes = max_answer_bytes
         self._connect_timeout_s = connect_timeout_s
         self._loop = loop
         self._idle: list[Connection] = []
-        self._members: dict[Connection, Sending | None] = {}  # each holds one place; the sending it carries
+        self._members: set[Connection] = set()  # each holds one place
         self._dials: dict[asyncio.Task[None], Sending] = {}  # each holds one place
         self._sockets: set[Connection] = set()  # closed ones stay until their socket is gone
         self._waiting: deque[Sending] = deque()
         self._closed = False
+        self._ending: list[asyncio.Task[None]] = []  # dials that were cancelled
+        self.in_flight = 0
+        self.moved = 0
+        self.retried = 0
+        self.known_heads = KnownHeads()
 
     @property
     def open_count(self) -> int:
@@ -65,29 +87,30 @@ class Connections:
 
     @property
     def idle_count(self) -> int:
-        """Connections that wait for a request."""
+        """Connections that wait for a sending."""
         return len(self._idle)
 
     @property
     def waiting_count(self) -> int:
-        """Exchanges that wait for a connection."""
+        """Sendings that wait for a connection."""
         return len(self._waiting)
 
     def submit(self, sending: Sending) -> None:
         """Send it now, open a connection for it, queue it, or refuse it; in this order."""
+        sending.place = self
+        self.in_flight += 1
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.is_usable:
-                self._carry(connection, sending)
+            if self._carry(connection, sending):
                 return
-            self._members.pop(connection, None)
+            self._members.discard(connection)
         if self.open_count < self._max_connections:
             self._dial(sending)
             return
         self._drop_expired()
         if len(self._waiting) >= self._max_waiting:
-            sending.end(self._failure_of(Kind.OVERLOADED, f"has {len(self._waiting)} requests waiting already"))
+            self._fail(sending, Kind.OVERLOADED, f"has {len(self._waiting)} requests waiting already")
         else:
             self._waiting.append(sending)
 
@@ -95,27 +118,34 @@ class Connections:
         """Forget a cancelled sending and whatever it holds."""
         connection = sending.carrier
         if connection is not None:
-            sending.carrier = None
+            sending.carrier = connection.sending = None
             connection.abort()
             self._forget(connection)
         elif sending in self._waiting:
             self._waiting.remove(sending)
         # One that waits for its dial leaves the new connection to somebody else.
 
-    async def close(self) -> None:
-        """Close every connection and wait until it is gone; exchanges end as ``UNREACHABLE``."""
+    def close(self) -> None:
+        """Take nothing any more; sendings end as ``UNREACHABLE``."""
         self._closed = True
-        over = [*self._waiting, *self._dials.values(), *(x for x in self._members.values() if x is not None)]
-        dials = list(self._dials)
-        for dial in dials:
+        over = [*self._waiting, *self._dials.values()]
+        for connection in self._members:
+            if connection.sending is not None:
+                over.append(connection.sending)
+                connection.sending = None
+        self._ending = list(self._dials)
+        for dial in self._ending:
             dial.cancel()
         self._waiting.clear()
         self._dials.clear()
         self._members.clear()
         self._idle.clear()
         for sending in over:
-            sending.end(self._failure_of(Kind.UNREACHABLE, "was closed"))
-        await asyncio.gather(*dials, return_exceptions=True)
+            self._fail(sending, Kind.UNREACHABLE, "was closed")
+
+    async def closed(self) -> None:
+        """Wait until every socket is gone."""
+        await asyncio.gather(*self._ending, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 while self._sockets:
@@ -129,31 +159,37 @@ class Connections:
         """There is a socket to close in the end."""
         self._sockets.add(connection)
 
-    def answered(self, connection: Connection, answer: RawAnswer, reusable: bool) -> None:
+    def answered(
+        self, connection: Connection, status: int, body: bytes, header_length: int | None, reusable: bool
+    ) -> None:
         """The next sending leaves before this one's reply is looked at."""
-        sending = self._members.get(connection)
+        sending = connection.sending
         if sending is None:
             return
-        sending.carrier = None
-        if reusable:
+        connection.sending = sending.carrier = None
+        if not reusable:
+            self._forget(connection)
+        elif self._waiting:
             self._rest(connection)
         else:
-            self._forget(connection)
-        sending.end(self._reply_of(answer))
+            self._idle.append(connection)
+        sending.end(self._replies.of(status, body, header_length, self._url))
 
     def broke(self, connection: Connection, sentence: str) -> None:
         """A reused connection may have been closed before our request came: that is no failure yet."""
-        sending = self._members.pop(connection, None)
+        sending = connection.sending
+        self._members.discard(connection)
         if sending is None:
             return
-        sending.carrier = None
+        connection.sending = sending.carrier = None
         is_stale = connection.answers > 0 and not connection.began
-        if is_stale and sending.may_repeat and not sending.retried and not self._closed:
+        if is_stale and sending.call.may_repeat and not sending.retried and not self._closed:
             sending.retried = True
+            self.retried += 1
             self._dial(sending)
             return
         self._serve_waiting()
-        sending.end(self._failure_of(Kind.BROKEN, sentence))
+        self._fail(sending, Kind.BROKEN, sentence)
 
     def lost(self, connection: Connection) -> None:
         """An idle connection went away."""
@@ -166,21 +202,27 @@ class Connections:
 
     # Places and the queue.
 
-    def _carry(self, connection: Connection, sending: Sending) -> None:
-        self._members[connection] = sending
+    def _carry(self, connection: Connection, sending: Sending) -> bool:
+        """Send it there; ``False`` when the connection cannot be used."""
+        call = sending.call
+        if not connection.send(self._heads.of(call), call.body):
+            return False
+        connection.sending = sending
         sending.carrier = connection
-        connection.send(sending.head, sending.body)
+        return True
 
     def _rest(self, connection: Connection) -> None:
         self._drop_expired()
         if self._waiting:
-            self._carry(connection, self._waiting.popleft())
+            sending = self._waiting.popleft()
+            if not self._carry(connection, sending):
+                self._members.discard(connection)
+                self._dial(sending)
         else:
-            self._members[connection] = None
             self._idle.append(connection)
 
     def _forget(self, connection: Connection) -> None:
-        self._members.pop(connection, None)
+        self._members.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         self._serve_waiting()
@@ -193,7 +235,20 @@ class Connections:
     def _drop_expired(self) -> None:
         now_s = self._loop.time()
         while self._waiting and self._waiting[0].deadline_s <= now_s:
-            self._waiting.popleft().end(self._failure_of(Kind.TIMEOUT, "had no connection free before the deadline"))
+            self._fail(self._waiting.popleft(), Kind.TIMEOUT, "had no connection free before the deadline")
+
+    def _fail(self, sending: Sending, kind: Kind, sentence: str) -> None:
+        sending.end(self._replies.failure(kind, f"{self._url} {sentence}"))
+
+    def _pass_on(self, sending: Sending, kind: Kind, sentence: str) -> None:
+        """It was sent nowhere: another server may have it."""
+        if sending.is_over:
+            return
+        if self._closed or not self._move(sending):
+            self._fail(sending, kind, sentence)
+            return
+        self.in_flight -= 1
+        self.moved += 1
 
     # Opening.
 
@@ -214,17 +269,19 @@ class Connections:
             connection.abort()
         elif not connection.is_usable:  # it came and went
             self._serve_waiting()
-            sending.end(self._failure_of(Kind.BROKEN, "closed a new connection at once"))
-        elif sending.is_over:
-            self._rest(connection)
+            self._pass_on(sending, Kind.BROKEN, "closed a new connection at once")
         else:
-            self._carry(connection, sending)
+            self._members.add(connection)
+            if sending.is_over:
+                self._rest(connection)
+            else:
+                self._carry(connection, sending)
 
     async def _open(self) -> Connection:
         made: list[Connection] = []
 
         def make() -> Connection:
-            made.append(Connection(self, self._max_answer_bytes))
+            made.append(Connection(self, self.known_heads, self._max_answer_bytes))
             return made[-1]
 
         try:
@@ -238,7 +295,7 @@ class Connections:
     def _refused(self, sending: Sending, problem: Exception) -> None:
         if isinstance(problem, OSError) and problem.errno in OWN_LIMITS:
             self._serve_waiting()
-            sending.end(self._failure_of(Kind.OVERLOADED, f"could not be asked: {problem}"))
+            self._fail(sending, Kind.OVERLOADED, f"could not be asked: {problem}")
             return
         if isinstance(problem, TimeoutError) and problem.errno is None:
             sentence = f"refused connections: none was accepted within {self._connect_timeout_s:g} s"
@@ -248,4 +305,4 @@ class Connections:
         self._waiting.clear()
         self._on_refused(sentence)
         for each in refused:
-            each.end(self._failure_of(Kind.UNREACHABLE, sentence))
+            self._pass_on(each, Kind.UNREACHABLE, sentence)

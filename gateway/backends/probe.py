@@ -1,15 +1,24 @@
 """Asking a remote server whether it can serve a version, and what the version's tensors are."""
 
 import asyncio
+from typing import NamedTuple
 
 import orjson
 
-from gateway.backends.connection import Connect, Connection, RawAnswer
+from gateway.backends.connection import Connect, Connection
+from gateway.backends.heads import KnownHeads
 from gateway.protocol.metadata import parse_signature
 from gateway.protocol.shapes import Signature
 
 PROBE_TIMEOUT_S = 5.0  # for one question, connecting included
 MAX_PROBE_BYTES = 4 * 1024 * 1024
+
+
+class RawAnswer(NamedTuple):
+    """A complete answer."""
+
+    status: int
+    body: bytes
 
 
 class NotReady(Exception):
@@ -26,9 +35,11 @@ class _Question:
     def made(self, connection: Connection) -> None:
         pass
 
-    def answered(self, _connection: Connection, answer: RawAnswer, _reusable: bool) -> None:
+    def answered(
+        self, _connection: Connection, status: int, body: bytes, _header_length: int | None, _reusable: bool
+    ) -> None:
         if not self.answer.done():
-            self.answer.set_result(answer)
+            self.answer.set_result(RawAnswer(status, body))
 
     def broke(self, _connection: Connection, sentence: str) -> None:
         if not self.answer.done():
@@ -52,7 +63,7 @@ async def ask(connect: Connect, head: bytes) -> RawAnswer:
     connection = None
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            connection = await connect(lambda: Connection(question, MAX_PROBE_BYTES))
+            connection = await connect(lambda: Connection(question, KnownHeads(), MAX_PROBE_BYTES))
             if connection.is_usable:
                 connection.send(head, b"")
             return await question.answer

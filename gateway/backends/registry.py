@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.backends.base import Backend, State
-from routing.table import OipSpec, OnnxSpec
+from routing.table import BackendSpec
 
 log = logging.getLogger("turnout.backends")
 
@@ -18,7 +18,7 @@ class BackendKey:
 
     model: str
     version: str
-    spec: OnnxSpec | OipSpec
+    spec: BackendSpec
     is_shadow: bool = False
 
     def __hash__(self) -> int:

@@ -1,65 +1,80 @@
-"""One request on its way to a remote server."""
+"""One attempt on a remote version: from its call to its reply, whichever server gives it."""
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING
 
-from gateway.backends.base import Reply
+from gateway.backends.base import Call, Reply
 from gateway.backends.connection import Connection
+from gateway.backends.statistics import Statistics
+from routing.analysis.outcome import Kind, is_fault
 
 if TYPE_CHECKING:
     from gateway.backends.connections import Connections
 
 
 class Sending:
-    """One request on its way: waits, rides a connection, and ends once.
+    """One call on its way: waits, rides a connection, ends once, and is timed for the version's statistics.
 
     Attributes:
+        place: The connections that it was given to.
+        carrier: The connection that it rides.
         is_over: Whether it was replied to or given up.
-        may_repeat: Whether it may be sent a second time when a reused connection died under it.
+        moves: How often it went on to another server, having been sent nowhere.
         retried: Whether a stale connection has already cost it one try.
     """
 
     __slots__ = (
-        "_connections",
-        "body",
+        "_begin_s",
+        "_on_reply",
+        "_statistics",
+        "call",
         "carrier",
         "deadline_s",
-        "head",
         "is_over",
-        "may_repeat",
-        "on_reply",
+        "moves",
+        "place",
         "retried",
     )
 
     def __init__(
         self,
-        connections: "Connections",
-        head: bytes,
-        body: bytes,
+        place: "Connections",
+        call: Call,
         deadline_s: float,
+        statistics: Statistics,
         on_reply: Callable[[Reply], None],
-        *,
-        may_repeat: bool,
     ) -> None:
-        self._connections = connections
-        self.may_repeat = may_repeat
-        self.head = head
-        self.body = body
+        self.place = place
+        self.call = call
         self.deadline_s = deadline_s
-        self.on_reply = on_reply
+        self._statistics = statistics
+        self._on_reply = on_reply
+        self._begin_s = perf_counter()
         self.carrier: Connection | None = None
         self.is_over = False
+        self.moves = 0
         self.retried = False
 
     def end(self, reply: Reply) -> None:
         """Hand the reply over, unless somebody was quicker."""
-        if not self.is_over:
-            self.is_over = True
-            self.carrier = None
-            self.on_reply(reply)
+        if self.is_over:
+            return
+        self.is_over = True
+        self.carrier = None
+        self.place.in_flight -= 1
+        took_s = perf_counter() - self._begin_s
+        if reply.kind is Kind.OK:
+            self._statistics.passed(took_s)
+        elif is_fault(reply.kind):
+            self._statistics.failed(took_s)
+        self._on_reply(reply)
 
     def cancel(self) -> None:
-        """Give the sending up; its connection goes with it, for the answer may still be coming."""
-        if not self.is_over:
-            self.is_over = True
-            self._connections.give_up(self)
+        """Nobody waits any more. The connection goes with the sending, for the answer may still be coming."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.place.in_flight -= 1
+        self._statistics.failed(perf_counter() - self._begin_s)
+        self.place.give_up(self)

@@ -12,9 +12,10 @@ import orjson
 
 from gateway.protocol.contract import check_answer
 
-__all__ = ["check_answer", "splice_identity"]
+__all__ = ["Identity", "WrongVersion", "check_answer", "splice_identity"]
 
 MAX_NAMES = 1024  # names whose JSON form is remembered
+MAX_BEGINNING_BYTES = 1024  # of an answer, up to behind its names, that is remembered; one a version
 _WS = rb"[ \t\n\r]*+"
 _SIMPLE = rb'"[^"\\]*+"'  # a string without escapes
 # The usual order of servers: names first, perhaps behind an id.
@@ -30,6 +31,74 @@ _SCALAR = re.compile(rb"[^ \t\n\r,\]}]++")
 _OPENING = re.compile(_WS + rb"\{" + _WS)
 
 Span = tuple[int, int]
+
+
+class WrongVersion(Exception):
+    """A server answered as another version than it was asked for; ``named`` is what it said, ``None`` for nothing."""
+
+    def __init__(self, asked: str, named: object) -> None:
+        said = "no version" if named is None else f"version {named!r}"
+        super().__init__(f"named {said} in its answer, {asked!r} was asked")
+        self.asked = asked
+        self.named = named
+
+
+class Identity:
+    """Who answers claim to be: ``splice_identity`` for one version, which remembers how answers begin.
+
+    Args:
+        model: Value for the top-level ``model_name``.
+        version: Value for the top-level ``model_version``.
+        asked: The version that answers have to name as they come in; ``None`` takes any.
+    """
+
+    __slots__ = ("_asked", "_model", "_names", "_new", "_old", "_version")
+
+    def __init__(self, model: str, version: str, asked: str | None = None) -> None:
+        self._model = model
+        self._version = version
+        self._names = (_encoded(model), _encoded(version))
+        self._asked = asked
+        self._old: bytes | None = None  # how the last usual answer began, up to behind its names
+        self._new: bytes | None = None  # what that becomes; None: it stays
+
+    def give(self, body: bytes, header_length: int | None) -> tuple[bytes, int | None]:
+        """``splice_identity`` of an answer.
+
+        Raises:
+            WrongVersion: It names another version than was asked.
+        """
+        old = self._old
+        if old is None or not body.startswith(old):
+            return self._give(body, header_length)
+        end = len(body) if header_length is None else header_length
+        if len(old) > end or not _is_alone(body, len(old), end):
+            return self._give(body, header_length)
+        new = self._new
+        if new is None:
+            return body, header_length
+        spliced = b"".join((new, memoryview(body)[len(old) :]))
+        return spliced, None if header_length is None else header_length + len(new) - len(old)
+
+    def _give(self, body: bytes, header_length: int | None) -> tuple[bytes, int | None]:
+        head = body if header_length is None else body[:header_length]
+        if self._asked is not None:
+            named = _named_version(head)
+            if named != self._asked:
+                raise WrongVersion(self._asked, named)
+        usual = _USUAL.match(head)
+        # An answer that begins with the id of its request begins like no other.
+        if usual is not None and usual.end() <= MAX_BEGINNING_BYTES and head.find(b'"id"', 0, usual.start(1)) < 0:
+            self._remember(head, usual)
+        return splice_identity(body, header_length, self._model, self._version)
+
+    def _remember(self, head: bytes, usual: re.Match[bytes]) -> None:
+        """The same bytes will match in the same way, so what became of them is known."""
+        (a, b), (c, d), end = usual.span(1), usual.span(2), usual.end()
+        model, version = self._names
+        self._old = head[:end]
+        same = head[a:b] == model and head[c:d] == version
+        self._new = None if same else b"%b%b%b%b%b" % (head[:a], model, head[b:c], version, head[d:end])
 
 
 def splice_identity(body: bytes, header_length: int | None, model: str, version: str) -> tuple[bytes, int | None]:
@@ -69,11 +138,39 @@ def _splice_usual(head: bytes, model: bytes, version: bytes) -> bytes | None:
         return None
     a, b = usual.span(1)
     c, d = usual.span(2)
-    if head.find(b"\\", d) >= 0 or head.find(b'"model_', d) >= 0:
+    if not _is_alone(head, d, len(head)):
         return None
     if head[a:b] == model and head[c:d] == version:
         return head
     return b"%b%b%b%b%b" % (head[:a], model, head[b:c], version, head[d:])
+
+
+def _is_alone(text: bytes, start: int, end: int) -> bool:
+    """Whether nothing in between can be one of the two keys again. Single bytes are looked for first: that is quick."""
+    if text.find(b"\\", start, end) >= 0:
+        return False
+    return text.find(b"_", start, end) < 0 or text.find(b'"model_', start, end) < 0
+
+
+def _named_version(head: bytes) -> object:
+    """The top-level ``model_version``; ``None`` when it is absent, stands twice or cannot be read."""
+    usual = _USUAL.match(head)
+    if usual is not None and _is_alone(head, usual.end(), len(head)):
+        start, end = usual.span(2)
+    else:
+        try:
+            spans = _find_names(head)["model_version"]
+        except _NotAnObject:
+            return None
+        if len(spans) != 1:
+            return None
+        start, end = spans[0]
+    try:
+        named = orjson.loads(head[start:end])
+    except orjson.JSONDecodeError:
+        return None
+    # A server that counts its versions may write the number itself.
+    return str(named) if isinstance(named, int) and not isinstance(named, bool) else named
 
 
 def _splice_any(head: bytes, wanted: dict[str, bytes]) -> bytes:

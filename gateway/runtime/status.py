@@ -44,6 +44,8 @@ def _arm(arm: Arm) -> dict[str, Any]:
             **{name: None if value is None else round(value * 1000, 3) for name, value in quantiles.items()},
         },
     }
+    if instances := getattr(backend, "instance_status", None):
+        plain["instances"] = instances()
     if arm.is_stable:
         plain["evidence"] = {o.name: evidence.merged.evidence(o.name) for o in evidence.objectives}
     else:
@@ -60,6 +62,9 @@ def _warnings(arm: Arm, now_s: float) -> list[str]:
     found = []
     if not arm.slot.is_ready:
         found.append(f"version {arm.version!r} is not ready: {arm.slot.backend.reason}")
+    elif instances := getattr(arm.slot.backend, "instance_status", None):
+        down = [each["reason"] for each in instances() if each["reason"]]
+        found += [f"an instance of version {arm.version!r} is not ready: {reason}" for reason in down]
     if note := getattr(arm.slot.backend, "note", ""):
         found.append(f"version {arm.version!r} {note}")
     if arm.evidence.alarm:

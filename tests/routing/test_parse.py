@@ -1,5 +1,6 @@
 """What people write: percent or ppm in, every problem out, each with its pointer."""
 
+import json
 from typing import Any
 
 import pytest
@@ -84,8 +85,16 @@ def test_all_problems_come_at_once_with_their_pointers() -> None:
         ({"model": "../etc"}, "/model", "no `..`"),
         ({"shadows": [{"version": "2"}]}, "/shadows/0/version", "answers requests"),
         ({"backends": {"7": {"kind": "onnx"}}}, "/backends/7", "neither a variant nor a shadow"),
-        ({"backends": {"2": {"kind": "carrier-pigeon"}}}, "/backends/2", "one of onnx, oip"),
+        ({"backends": {"2": {"kind": "carrier-pigeon"}}}, "/backends/2", "one of onnx, oip, triton"),
         ({"backends": {"2": {"kind": "oip", "url": "http://h/x"}}}, "/backends/2/url", "without a path"),
+        ({"backends": {"2": {"kind": "oip"}}}, "/backends/2", "give `url`, or `urls`"),
+        ({"backends": {"2": {"kind": "oip", "url": "http://h", "urls": ["http://i"]}}}, "/backends/2", "not both"),
+        ({"backends": {"2": {"kind": "oip", "urls": ["http://h", "http://h"]}}}, "/backends/2", "twice"),
+        ({"backends": {"2": {"kind": "oip", "urls": []}}}, "/backends/2/urls", "1 to 16"),
+        ({"backends": {"2": {"kind": "oip", "urls": [f"http://h:{n}" for n in range(17)]}}}, "/backends/2/urls", "16"),
+        ({"backends": {"2": {"kind": "triton", "url": "grpc://h:8001"}}}, "/backends/2/url", "only http:// is served"),
+        ({"backends": {"2": {"kind": "oip", "url": "https://h"}}}, "/backends/2/url", "only http:// is served so far"),
+        ({"backends": {"2": {"kind": "triton", "url": "http://h", "version": "v2"}}}, "/backends/2/version", "numbers"),
         ({"slo": {"latency": {}}}, "/slo/latency", "at least one"),
         ({"slo": {"latency": {"p50_ms": 9, "p99_ms": 5}}}, "/slo/latency/p99_ms", "below p50_ms"),
         ({"sticky": {"by": ["query:x"]}}, "/sticky/by/0", "header:NAME"),
@@ -97,6 +106,37 @@ def test_all_problems_come_at_once_with_their_pointers() -> None:
 def test_each_mistake_is_named(parts: dict[str, Any], pointer: str, word: str) -> None:
     found = problems_of(plain(**parts))
     assert word in found[pointer]
+
+
+def test_every_server_that_is_written_wrong_is_named() -> None:
+    urls = ["http://a:1", "http://b/x", "grpc://c:2", 7]
+    found = problems_of(plain(backends={"1": {"kind": "oip", "urls": urls}, "2": {"kind": "triton", "url": "x"}}))
+    assert set(found) == {"/backends/1/urls/1", "/backends/1/urls/2", "/backends/1/urls/3", "/backends/2/url"}
+
+
+def test_a_version_that_triton_cannot_name_needs_its_number() -> None:
+    variants = [{"version": "v1", "weight": 100}]
+    spec = {"kind": "triton", "url": "http://h"}
+    found = problems_of({"model": "m", "stable": "v1", "variants": variants, "backends": {"v1": spec}})
+    assert "say which one 'v1' is there" in found["/backends/v1/version"]
+    parse_route({"model": "m", "stable": "v1", "variants": variants, "backends": {"v1": {**spec, "version": "7"}}})
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"kind": "oip", "url": "http://h:1", "model": None, "version": None},
+        {"kind": "oip", "url": "http://h:1", "model": "m", "version": "2"},
+        {"kind": "oip", "urls": ["http://h:1", "http://i:1"], "model": None, "version": None},
+        {"kind": "triton", "url": "http://h:1", "model": None, "version": "2"},
+    ],
+)
+def test_a_backend_reads_back_as_it_was_written(spec: dict[str, Any]) -> None:
+    route = parse_route(plain(backends={"2": spec}))
+    dumped = route.model_dump(mode="json")
+    assert dumped["backends"] == {"2": spec}
+    assert json.dumps(dumped["backends"]["2"]) == json.dumps(spec)  # in the same order: these are the stored bytes
+    assert parse_route(dumped) == route
 
 
 @pytest.mark.parametrize("data", [None, [], "route", 7])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.protocol.answer import check_answer, splice_identity
+from gateway.protocol.answer import Identity, WrongVersion, check_answer, splice_identity
 from gateway.protocol.metadata import parse_signature
 from gateway.protocol.shapes import Signature, TensorSpec
 
@@ -337,3 +337,41 @@ def test_metadata_becomes_a_signature() -> None:
 def test_bad_metadata_is_refused_with_a_sentence(inputs: object, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse_signature(json.dumps({"inputs": inputs, "outputs": []}).encode())
+
+
+# Names given to one answer after the other.
+
+ANSWERS = [
+    b'{"model_name":"a","model_version":"1","outputs":[]}',
+    b'{"model_name":"a","model_version":"1","outputs":[{"name":"a_b"}]}',
+    b'{"model_name":"a","model_version":"1","outputs":[],"model_version":"2"}',
+    b'{"model_name":"a","model_version":"1","outputs":[],"\\u006dodel_name":"b"}',
+    b'{"model_name":"a","model_version":"1"}',
+    b'{"model_name":"a","model_version":"1","model_',
+    b'{"id":"7","model_name":"a","model_version":"1","outputs":[]}',
+    b'{"model_name":"m","model_version":"v","outputs":[]}',
+    b'{"outputs":[]}',
+    b"",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(ANSWERS), st.sampled_from([None, 0, 20, 40, 1_000])), max_size=12))
+def test_remembering_how_answers_begin_changes_none(sequence: list[tuple[bytes, int | None]]) -> None:
+    identity = Identity("m", "v")
+    for body, cut in sequence:
+        header_length = None if cut is None else min(cut, len(body))
+        assert identity.give(body, header_length) == splice_identity(body, header_length, "m", "v")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(ANSWERS), max_size=12))
+def test_an_answer_is_held_to_the_version_that_was_asked_whatever_came_before(sequence: list[bytes]) -> None:
+    identity = Identity("m", "v", "1")
+    good = {0, 1, 3, 4, 6}
+    for body in sequence:
+        if ANSWERS.index(body) in good:
+            assert identity.give(body, None) == splice_identity(body, None, "m", "v")
+        else:
+            with pytest.raises(WrongVersion):
+                identity.give(body, None)

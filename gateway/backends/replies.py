@@ -1,0 +1,69 @@
+"""What became of an attempt on a remote version, as a reply. A client learns nothing of addresses."""
+
+import orjson
+
+from gateway.backends.base import Reply
+from gateway.protocol.answer import Identity, WrongVersion
+from routing.analysis.outcome import Kind, kind_of_status
+
+MAX_ERROR_BYTES = 64 * 1024  # a larger body of an error answer is replaced by a sentence
+
+# What a client is told when there is no answer that it could get.
+WITHOUT_ANSWER = {
+    Kind.UNREACHABLE: (503, "cannot be reached"),
+    Kind.OVERLOADED: (503, "is busy: every connection is taken and the queue is full"),
+    Kind.TIMEOUT: (504, "did not answer in time"),
+    Kind.BROKEN: (502, "broke off its answer"),
+    Kind.CONTRACT: (502, "answered as another version"),
+}
+
+
+class Replies:
+    """Makes the replies of one version.
+
+    Args:
+        model: Name that answers carry.
+        version: Version that answers carry.
+        asked: The version that a server has to name in its answers; ``None`` where it may name any.
+    """
+
+    __slots__ = ("_failures", "_give", "_model", "_version")
+
+    def __init__(self, model: str, version: str, asked: str | None = None) -> None:
+        self._model = model
+        self._version = version
+        self._give = Identity(model, version, asked).give
+        self._failures = {kind: self._public(words) for kind, (_, words) in WITHOUT_ANSWER.items()}
+
+    def of(self, status: int, body: bytes, header_length: int | None, url: str) -> Reply:
+        """The reply to an answer of the server at ``url``."""
+        if status < 300:
+            try:
+                body, header_length = self._give(body, header_length)
+            except WrongVersion as problem:
+                return self.failure(Kind.CONTRACT, f"{url} {problem}")
+            return Reply(Kind.OK, status, body, header_length)
+        detail = f"{url} answered {status}"
+        if status < 400:  # a redirect is not followed: addresses come from the configuration alone
+            return Reply(Kind.ERROR, 502, self._public("redirects"), None, detail)
+        if not _is_error(body):
+            body = self._public(f"answered {status}")
+        return Reply(kind_of_status(status), status, body, None, detail)
+
+    def failure(self, kind: Kind, detail: str) -> Reply:
+        """The reply where there is no answer; ``detail`` is for logs."""
+        return Reply(kind, WITHOUT_ANSWER[kind][0], self._failures[kind], None, detail)
+
+    def _public(self, words: str) -> bytes:
+        return orjson.dumps({"error": f"version {self._version} of model {self._model} {words}"})
+
+
+def _is_error(body: bytes) -> bool:
+    """Whether a body is already what clients of the protocol expect: ``{"error": str}``."""
+    if len(body) > MAX_ERROR_BYTES:
+        return False
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("error"), str)

@@ -1,0 +1,1 @@
+"""Costs of one part at a time, in CPU time."""
