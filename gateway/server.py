@@ -1,28 +1,20 @@
-"""Runs a gateway: its listeners in one loop, one signal handler, one drain."""
+"""Listeners: sockets, uvicorn servers, and the protocol classes that are given to them."""
 
 import asyncio
 import contextlib
-import gc
-import logging
 import secrets
-import signal
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.app import App
 from gateway.errors import CannotStart
 from gateway.settings import Settings, split_address
-from routing.table import Route
-
-log = logging.getLogger("turnout.server")
 
 BACKLOG = 2048
 STARTED_POLL_S = 0.005
 DRAIN_MARGIN_S = 2.0  # after drain_s everything is answered by us; uvicorn's own end of patience is never needed
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 _SENTENCE = b'{"error":"the gateway holds as many connections as it may: come back later"}'
@@ -34,7 +26,7 @@ TOO_MANY_CONNECTIONS = (
 )
 
 
-class _AbortableProtocol(HttpToolsProtocol):
+class AbortableProtocol(HttpToolsProtocol):
     """Lets a long answer drop its connection: a reader that takes nothing would hold the process up for ever."""
 
     def on_message_begin(self) -> None:
@@ -58,11 +50,12 @@ class _BoundedProtocol(HttpToolsProtocol):
             transport.close()
 
 
-def _bounded(limit: int, on_refused: Callable[[], None]) -> type[HttpToolsProtocol]:
+def bounded_protocol(limit: int, on_refused: Callable[[], None]) -> type[HttpToolsProtocol]:
+    """The protocol class of the data plane's listener."""
     return type("_DataProtocol", (_BoundedProtocol,), {"limit": limit, "on_refused": staticmethod(on_refused)})
 
 
-class _Listener(uvicorn.Server):
+class Listener(uvicorn.Server):
     """A uvicorn server that leaves signals to us."""
 
     @contextlib.contextmanager
@@ -70,9 +63,19 @@ class _Listener(uvicorn.Server):
         """Signals are the process's, not a listener's."""
         yield
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self.server_state.connections)
 
-def bind(address: str) -> socket.socket:
-    """A listening socket.
+    def end(self, *, at_once: bool = False) -> None:
+        """Take no more connections; finish what is in work, or not even that."""
+        self.should_exit = True
+        self.force_exit = self.force_exit or at_once
+
+
+def bind(address: str, *, reuse_port: bool = False) -> socket.socket:
+    """A bound socket.
 
     Raises:
         CannotStart: The address is taken or not ours.
@@ -82,6 +85,8 @@ def bind(address: str) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
     except OSError as error:
         sock.close()
@@ -90,131 +95,20 @@ def bind(address: str) -> socket.socket:
     return sock
 
 
-class Gateway:
-    """One serving process.
-
-    Attributes:
-        data_port: Port of the data plane, once bound.
-        admin_port: Port of the admin plane.
-        metrics_port: Port of the metrics alone, 0 when they have none.
-    """
-
-    def __init__(self, settings: Settings, seeds: Sequence[Route] = ()) -> None:
-        self._settings = settings
-        self._seeds = seeds
-        self._draining = asyncio.Event()
-        self._signals = 0
-        self._listeners: dict[str, _Listener] = {}
-        self.data_port = self.admin_port = self.metrics_port = 0
-
-    async def serve(self, on_ready: Callable[[App], None] | None = None) -> None:
-        """Serve until a signal or ``drain``.
-
-        Raises:
-            CannotStart: An address is taken, or there is no table to serve from.
-        """
-        with contextlib.ExitStack() as sockets:
-            bound = {
-                name: sockets.enter_context(bind(address))
-                for name, address in (
-                    ("data", self._settings.server.listen),
-                    ("admin", self._settings.admin.listen),
-                    ("metrics", self._settings.metrics.listen),
-                )
-                if address is not None
-            }
-            ports = {name: sock.getsockname()[1] for name, sock in bound.items()}
-            self.data_port, self.admin_port, self.metrics_port = ports["data"], ports["admin"], ports.get("metrics", 0)
-            app = App(self._settings, self._seeds, own_ports=set(ports.values()))
-            apps = {"data": app.data_app, "admin": app.admin_app, "metrics": app.metrics_app}
-            protocols = {
-                "data": _bounded(self._settings.server.max_connections, app.data_plane.refuse_connection),
-                # The admin plane's streams must end when their readers do not; requests have deadlines.
-                "admin": _AbortableProtocol,
-                "metrics": HttpToolsProtocol,
-            }
-            self._listeners = {name: self._listener(apps[name], protocols[name]) for name in bound}
-            app.connections = self._connections
-            self._catch_signals()
-            try:
-                await app.start()
-                async with asyncio.TaskGroup() as group:
-                    for name, listener in self._listeners.items():
-                        group.create_task(listener.serve(sockets=[bound[name]]))
-                    group.create_task(self._drain_on_signal(app))
-                    group.create_task(self._announce(app, on_ready))
-            finally:
-                await app.stop()
-
-    async def _announce(self, app: App, on_ready: Callable[[App], None] | None) -> None:
-        """Be ready once stable versions are loaded and all listeners accept, and say so."""
-        while not all(listener.started for listener in self._listeners.values()):
-            await asyncio.sleep(STARTED_POLL_S)
-        await app.settle()
-        gc.freeze()  # what is there for good is not looked through again: that stops the loop for up to 0.1 s
-        if on_ready is not None:
-            on_ready(app)
-
-    def drain(self) -> None:
-        """Begin to end: as a signal does."""
-        self._draining.set()
-
-    async def _drain_on_signal(self, app: App) -> None:
-        """Put all listeners into draining before any waits."""
-        await self._draining.wait()
-        log.warning("draining", extra={"in_work": len(app.pipeline.in_work), "drain_s": self._settings.drain_s})
-        app.drain()
-        await asyncio.sleep(self._settings.server.drain_notice_ms / 1000)
-        for listener in self._listeners.values():
-            listener.should_exit = True
-        asyncio.get_running_loop().call_later(self._settings.drain_s, app.pipeline.give_up)
-
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
-                loop.add_signal_handler(number, self._signalled)
-
-    def _connections(self) -> dict[str, int]:
-        return {name: len(listener.server_state.connections) for name, listener in self._listeners.items()}
-
-    def _signalled(self) -> None:
-        """The first signal drains, the second does not wait for requests in work."""
-        self._signals += 1
-        self._draining.set()
-        if self._signals > 1:
-            for listener in self._listeners.values():
-                listener.should_exit = listener.force_exit = True
-
-    def _listener(self, app: object, http: type[HttpToolsProtocol]) -> _Listener:
-        return _Listener(
-            uvicorn.Config(
-                app,  # type: ignore[arg-type]
-                http=http,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=self._settings.server.keep_alive_s,
-                timeout_graceful_shutdown=round(self._settings.drain_s + DRAIN_MARGIN_S),
-            )
+def listener(settings: Settings, app: object, http: type[HttpToolsProtocol]) -> Listener:
+    """A server for one application; ``serve`` it with a bound socket."""
+    return Listener(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=http,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=settings.server.keep_alive_s,
+            timeout_graceful_shutdown=round(settings.drain_s + DRAIN_MARGIN_S),
         )
-
-
-def run(settings: Settings, seeds: Sequence[Route], on_ready: Callable[[App, Gateway], None] | None = None) -> None:
-    """Serve in this process on uvloop, until a signal.
-
-    Raises:
-        CannotStart: The sentence says why.
-    """
-    import uvloop  # noqa: PLC0415  not on every platform
-
-    async def main() -> None:
-        gateway = Gateway(settings, seeds)
-        await gateway.serve(None if on_ready is None else lambda app: on_ready(app, gateway))
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+    )

@@ -23,6 +23,7 @@ class Section(BaseModel):
 ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>\d{1,5})$")
 Address = Annotated[str, Field(pattern=ADDRESS.pattern)]
 MAX_PORT = 65_535
+MAX_WORKERS = 64
 ENV_PREFIX = "TURNOUT_"
 ADMIN_URL_VARIABLE = "TURNOUT_ADMIN_URL"  # these two are the commands', see gateway/commands/reach.py
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the name of a variable
@@ -52,6 +53,10 @@ class Server(Section):
         max_connections: Connections of clients; one more is answered 503 and closed.
         drain_notice_ms: How long listeners stay open after a signal while readiness already says 503.
         keep_alive_s: Idle connections are closed after this.
+        workers: Processes that serve; all bounds of this section but this one are each worker's own.
+        reuse_port: A listening socket for each worker instead of one for all.
+        worker_silent_s: A worker that has said nothing for so long is killed and replaced.
+        spare_worker: Keep a process that can take a dead worker's place at once.
     """
 
     listen: Address = "127.0.0.1:8080"
@@ -60,6 +65,10 @@ class Server(Section):
     max_connections: int = Field(default=8192, ge=1)
     drain_notice_ms: float = Field(default=200, ge=0, le=60_000)
     keep_alive_s: int = Field(default=75, ge=1)
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
+    reuse_port: bool = False
+    worker_silent_s: float = Field(default=10, ge=1, le=3600)
+    spare_worker: bool = True
 
 
 class Token(Section):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gateway.backends.registry import Slot
 from gateway.metrics.ledger import HOW, VERDICTS, Ledger, VersionRow
-from routing.analysis.guard import Detector, KeyCap
+from routing.analysis.guard import FRESH_MAX, Detector, KeyCap
 from routing.analysis.histogram import Histogram
 from routing.analysis.merged import MergedDetector
 from routing.analysis.objective import ERRORS, Objective, Trip
@@ -102,8 +102,10 @@ class Evidence:
 
     __slots__ = (
         "_caps",
+        "_fresh",
         "_hits",
         "_seen",
+        "_untold",
         "alarm",
         "counters",
         "detector",
@@ -134,6 +136,8 @@ class Evidence:
         self._seen = 0
         self._hits: dict[str, int] = {}
         self._caps: dict[str, KeyCap] = {}
+        self._untold = 0
+        self._fresh: dict[str, list[int | None]] = {}
 
     def answered(self, latency_s: float) -> None:
         """Count the time of a good attempt."""
@@ -153,13 +157,28 @@ class Evidence:
         if self._caps.setdefault(objective, KeyCap()).is_spent(key_hash):
             return
         self._hits[objective] = self._hits.get(objective, 0) + 1
+        fresh = self._fresh.setdefault(objective, [])
+        if len(fresh) < FRESH_MAX:
+            fresh.append(key_hash)
 
     def flush(self) -> None:
         """Step stable's own detector on what came since the last flush."""
         if self._seen or self._hits:
             names = [ERRORS, *(o.name for o in self.objectives if o.threshold_s is not None)]
             self.merged.flush({name: (self._seen, self._hits.get(name, 0)) for name in names})
+            self._untold += self._seen
             self._seen, self._hits = 0, {}
+
+    def take(self, *, is_stable: bool) -> dict[str, tuple[int, list[int | None]]]:
+        """By objective, attempts and the keys of hits since the last call, for a detector over all workers."""
+        if not is_stable:
+            return self.detector.take()
+        self.flush()
+        attempts, self._untold = self._untold, 0
+        fresh, self._fresh = self._fresh, {}
+        if not attempts and not fresh:
+            return {}
+        return {o.name: (attempts, fresh.get(o.name, [])) for o in self.objectives}
 
 
 class Arm:
