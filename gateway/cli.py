@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,13 +13,16 @@ from gateway.commands.events import events
 from gateway.commands.routes import routes as routes_group
 from gateway.commands.status import status
 from gateway.errors import CannotStart, InvalidSettings
-from gateway.host import Host
 from gateway.logs import configure
+from gateway.processes import Spawned
 from gateway.route_files import problems_of_backends, read_seeds
-from gateway.serve import Gateway, run
 from gateway.settings import MAX_WORKERS, Settings, load_settings, read_yaml
 from routing.errors import InvalidDocument, Problem
 from routing.parse import parse_route
+
+if TYPE_CHECKING:
+    from gateway.host import Host
+    from gateway.serve import Gateway
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,10 +49,15 @@ def serve(config: Path | None, workers: int | None) -> None:
     except InvalidSettings as error:
         _refuse(error.problems)
     configure(settings.log_level)
+    first = Spawned(settings.server.workers)  # they import what they need while this process does
+    from gateway.serve import run  # noqa: PLC0415  see above
+
     try:
-        run(settings, seeds, lambda host, gateway: _greet(settings, host, gateway))
+        run(settings, seeds, first, lambda host, gateway: _greet(settings, host, gateway))
     except CannotStart as error:
         raise click.ClickException(str(error)) from None
+    finally:
+        first.kill()
 
 
 @main.command()
@@ -85,12 +94,12 @@ def _refuse(problems: Sequence[Problem]) -> None:
     sys.exit(1)
 
 
-def _greet(settings: Settings, host: Host, gateway: Gateway) -> None:
+def _greet(settings: Settings, host: "Host", gateway: "Gateway") -> None:
     with suppress(BrokenPipeError):  # nobody reads; that is no reason to stop serving
         _say_hello(settings, host, gateway)
 
 
-def _say_hello(settings: Settings, host: Host, gateway: Gateway) -> None:
+def _say_hello(settings: Settings, host: "Host", gateway: "Gateway") -> None:
     """What to try, on standard output."""
     data = f"http://{settings.server.listen.rpartition(':')[0]}:{gateway.data_port}"
     admin = f"http://{settings.admin.listen.rpartition(':')[0]}:{gateway.admin_port}"

@@ -58,9 +58,13 @@ class Process:
         with suppress(OSError):
             self._popen.kill()
 
-    async def ended(self) -> int:
+    def wait(self) -> int:
         """Its exit code, or minus the signal that ended it. It must have been killed, or be about to end."""
-        return await asyncio.to_thread(self._popen.wait)
+        return self._popen.wait()
+
+    async def ended(self) -> int:
+        """As ``wait``, beside the loop."""
+        return await asyncio.to_thread(self.wait)
 
     @property
     def is_alive(self) -> bool:
@@ -68,11 +72,28 @@ class Process:
         return self._popen.poll() is None
 
 
+class Spawned:
+    """The first processes, of one hash seed, so that they can be started before anything else is done."""
+
+    def __init__(self, count: int) -> None:
+        self.hash_seed = secrets.randbelow(1 << 32)
+        self.processes = [Process(self.hash_seed) for _ in range(count)]
+
+    def kill(self) -> None:
+        """End those that nobody has waited for, and wait."""
+        for process in self.processes:
+            if process.is_alive:
+                process.kill()
+                process.wait()
+
+
 class Processes:
     """Keeps a worker in every slot, and a spare one that has imported everything.
 
     Args:
         listening: The data plane's socket for each slot, or one for all.
+        on_left: Told of a slot whose worker is gone.
+        first: One for each slot.
 
     Attributes:
         is_ready: Set when every worker has been ready at the same time, or when ``fatal`` is.
@@ -87,6 +108,7 @@ class Processes:
         listening: Sequence[socket.socket],
         replica_id: str,
         on_left: Callable[[int], None],
+        first: Spawned,
     ) -> None:
         self._settings = settings
         self._workers = workers
@@ -95,7 +117,8 @@ class Processes:
         self._replica_id = replica_id
         self._on_left = on_left
         self._count = settings.server.workers
-        self._hash_seed = secrets.randbelow(1 << 32)
+        self._first = first
+        self._hash_seed = first.hash_seed
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[int, Process] = {}
@@ -108,10 +131,10 @@ class Processes:
         self.fatal: CannotStart | None = None
 
     def start(self) -> None:
-        """Start all; the processes exist when this returns."""
-        first = [Process(self._hash_seed) for _ in range(self._count)]
+        """Make workers of the first processes."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._keep(number, process)) for number, process in enumerate(first)]
+        kept = enumerate(self._first.processes)
+        self._tasks = [loop.create_task(self._keep(number, process)) for number, process in kept]
         self._tasks.append(loop.create_task(self._watch()))
 
     def drain(self, *, at_once: bool = False) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.host import Host
-from gateway.processes import Processes
+from gateway.processes import Processes, Spawned
 from gateway.server import DRAIN_MARGIN_S, STARTED_POLL_S, AbortableProtocol, Listener, bind, listener
 from gateway.settings import Settings, split_address
 from routing.table import Route
@@ -30,8 +30,9 @@ class Gateway:
         metrics_port: Port of the metrics alone, 0 when they have none.
     """
 
-    def __init__(self, settings: Settings, seeds: Sequence[Route] = ()) -> None:
+    def __init__(self, settings: Settings, seeds: Sequence[Route], first: Spawned) -> None:
         self._settings = settings
+        self._first = first
         self._seeds = seeds
         self._draining = asyncio.Event()
         self._signals = 0
@@ -59,7 +60,13 @@ class Gateway:
             self.data_port, self.admin_port, self.metrics_port = ports["data"], ports["admin"], ports.get("metrics", 0)
             host = Host(self._settings, self._seeds, own_ports=set(ports.values()))
             processes = self._processes = Processes(
-                self._settings, host.workers, host.blocks, data, host.replica_id, host.supervisor.judge.left
+                self._settings,
+                host.workers,
+                host.blocks,
+                data,
+                host.replica_id,
+                host.supervisor.judge.left,
+                self._first,
             )
             host.of_processes, host.connections = processes.said, self._connections
             self._listeners = {
@@ -145,8 +152,16 @@ class Gateway:
                 self._processes.drain(at_once=True)
 
 
-def run(settings: Settings, seeds: Sequence[Route], on_ready: Callable[[Host, Gateway], None] | None = None) -> None:
+def run(
+    settings: Settings,
+    seeds: Sequence[Route],
+    first: Spawned,
+    on_ready: Callable[[Host, Gateway], None] | None = None,
+) -> None:
     """Serve on uvloop, until a signal.
+
+    Args:
+        first: A process for each worker.
 
     Raises:
         CannotStart: The sentence says why.
@@ -154,7 +169,7 @@ def run(settings: Settings, seeds: Sequence[Route], on_ready: Callable[[Host, Ga
     import uvloop  # noqa: PLC0415  not on every platform
 
     async def main() -> None:
-        gateway = Gateway(settings, seeds)
+        gateway = Gateway(settings, seeds, first)
         await gateway.serve(None if on_ready is None else lambda host: on_ready(host, gateway))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.control.messages import Count, Counted, Lowered
-from gateway.runtime.compile import slo_objectives
+from gateway.runtime.promises import slo_objectives
 from routing.analysis.guard import KeyCap
 from routing.analysis.merged import MergedDetector, is_shared
 from routing.analysis.objective import Trip

@@ -200,9 +200,9 @@ def test_two_hundred_routes_are_scraped_fast_and_beside_the_loop(tmp_path: Path)
                     assert client.infer(name, BODY, version=version).status == 200
         with Client(gateway.admin_port, BEARER) as client:
             lines = client.send("GET", "/metrics").body.count(b"\n")
-            begin_s = cpu_s(gateway.pid)
+            begin_s = cpu_s(gateway)
             costs = sorted(client.send("GET", "/metrics").seconds for _ in range(20))
-            each_s = (cpu_s(gateway.pid) - begin_s) / 20
+            each_s = (cpu_s(gateway) - begin_s) / 20
         took = f"fastest {costs[0] * 1000:.1f} ms, median {costs[10] * 1000:.1f} ms, CPU {each_s * 1000:.1f} ms"
         print(f"{lines} lines; {took}")
         quiet, scraped = infer_s(gateway, names), infer_s(gateway, names, scrapes=True)
@@ -211,10 +211,13 @@ def test_two_hundred_routes_are_scraped_fast_and_beside_the_loop(tmp_path: Path)
         assert each_s < 0.15  # less than 0.05 on a quiet machine; processor time, whatever else runs there
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_s(gateway: GatewayProcess) -> float:
+    """Processor time of the supervisor and its workers so far."""
+    total = 0
+    for pid in [gateway.pid, *gateway.worker_pids]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def infer_s(gateway: GatewayProcess, names: list[str], scrapes: bool = False) -> list[float]:
