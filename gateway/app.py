@@ -1,35 +1,29 @@
-"""The one place that builds concrete parts and joins them."""
+"""The one place that builds the concrete parts of a worker and joins them."""
 
 import asyncio
 import platform
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
+import orjson
 from starlette.types import ASGIApp
 
 from gateway import __version__
-from gateway.admin.auth import ensure_token
-from gateway.admin.endpoints import admin_app
-from gateway.admin.refusals import RefusedLogins
-from gateway.admin.scrape import scrape_app
 from gateway.backends.base import Backend, State
 from gateway.backends.http import HttpBackend
 from gateway.backends.instance import Bounds
 from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
-from gateway.control.disk_copy import DiskCopy
-from gateway.control.link import Link, Lowered
-from gateway.control.presence import make_replica_id
-from gateway.control.supervisor import Supervisor
+from gateway.control.link import End
+from gateway.control.messages import Ask, Count, Counted, Down, Drain, Lowered, Ping, Pong, Serve, StoreAway, Told
 from gateway.control.sync import Sync
 from gateway.dataplane.admission import Gate, RequestIds
 from gateway.dataplane.comparison import Comparison
-from gateway.dataplane.doorkeeper import Doorkeeper, admin_bounds, data_bounds
+from gateway.dataplane.doorkeeper import Doorkeeper, data_bounds
 from gateway.dataplane.endpoints import DataPlane
 from gateway.dataplane.fastlane import Lane, fast_lane
 from gateway.dataplane.frontdoor import FrontDoor, front_door
@@ -39,67 +33,62 @@ from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.sweeper import Sweeper
 from gateway.dataplane.tally import Tally
-from gateway.errors import CannotStart
-from gateway.metrics.block import shared_block
-from gateway.metrics.collector import Mirrored, Scraper
-from gateway.metrics.families import (
-    BUILD_INFO,
-    CONNECTIONS,
-    INFLIGHT,
-    LOGINS_REFUSED,
-    LOOP_LAG,
-    MIRROR,
-    MIRROR_PAIRS,
-)
+from gateway.metrics.block import Block
+from gateway.metrics.families import BUILD_INFO, CONNECTIONS, INFLIGHT, LOOP_LAG
 from gateway.metrics.ledger import Ledger
-from gateway.metrics.totals import Blocks, Samples
-from gateway.route_files import problems_of_backends
+from gateway.metrics.totals import Samples
 from gateway.runtime.arms import Arm, Evidence
 from gateway.runtime.measured import measured_routes
+from gateway.runtime.shadows import MirrorCounts
 from gateway.runtime.snapshot import Runtime
-from gateway.runtime.status import route_status
-from gateway.settings import Settings, Token
-from routing.store import store_from_url
-from routing.table import NAME_PATTERN, OnnxSpec, RemoteSpec, Route, TritonSpec
+from gateway.runtime.status import route_facts
+from gateway.settings import Settings
+from routing.table import NAME_PATTERN, OnnxSpec, RemoteSpec, TritonSpec
 
 NAME = re.compile(NAME_PATTERN)
 SETTLE_S = 10.0  # how long the first words on the terminal wait for versions that are still being loaded
 SETTLE_POLL_S = 0.02
+TELL_S = 0.1  # between two words of evidence to the supervisor
+ROUTES_A_TURN = 8  # routes that are told of before the loop may do something else
 
 
-class App:
-    """A whole gateway in one process and one loop.
+class Worker:
+    """What serves: data plane, backends and guards, on one loop.
+
+    Args:
+        settings: The admin plane's tokens are not among them.
+        end: The link to the supervisor.
+        block: Where this worker counts.
+        replica_id: Name of the whole gateway among those on the store.
+        workers: How many there are; one alone needs nobody to add up its evidence.
 
     Attributes:
         data_app: ASGI application of the data plane.
-        admin_app: ASGI application of the admin plane.
-        replica_id: Name of this process among those on the store.
-        draining: Set when the process is about to end: whatever streams or waits on the admin plane ends too.
-        metrics_app: ASGI application of ``/metrics`` alone.
-        doors: Protocol class of each listener.
-        connections: Counts open connections by listener; the server's.
-        mirrored: Counts of mirroring; the mirror's.
-        token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
+        data_door: Protocol class of the data plane's listener.
+        connections: Says how many connections of clients are open; the server's.
+        on_serve: Told when the table is complete; ``True``: load what is stable first.
+        on_drain: Told to end; ``True``: at once.
     """
 
-    def __init__(
-        self, settings: Settings, seeds: Sequence[Route] = (), own_ports: Collection[int] = frozenset()
-    ) -> None:
-        """Build everything; must run on the loop that will serve. ``own_ports`` are those the process listens on."""
+    def __init__(self, settings: Settings, end: End, block: Block, *, replica_id: str, workers: int = 1) -> None:
+        """Build everything; must run on the loop that will serve."""
         loop = asyncio.get_running_loop()
         self._settings = settings
-        self._seeds = tuple(seeds)
         self._loop = loop
-        self.link = Link(loop)
+        self._end = end
+        self._workers = workers
+        self._is_store_away = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._teller: asyncio.TimerHandle | None = None
         self.runtime = Runtime()
         self._loaders = loading_threads()
         self.registry = Registry(self._make_backend)
         self.observer = Observer(self._breached, time.monotonic)
+        self._ledger = Ledger(block)
         self.mirror = Mirror(
             Comparison(loop.call_soon_threadsafe), time.monotonic, loop.call_later, settings.mirror.max_queue_bytes
         )
-        block, reader = shared_block()
-        self._ledger = Ledger(block)
+        self.mirror.counts = MirrorCounts(self._ledger)
         tally = Tally(self.runtime, self._ledger)
         self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, time.monotonic)
         self._sweeper = Sweeper(
@@ -113,23 +102,7 @@ class App:
         )
         self._repository = self._scan_repository()
         self.sync = Sync(
-            self.runtime, self.registry, self._repository, self.link.up, self._ledger, opaque=settings.headers.opaque
-        )
-        self.link.on_down = self.sync.receive
-        try:
-            self.store = store_from_url(settings.store_url)
-        except ValueError as error:
-            raise CannotStart(f"store.url: {error}") from None
-        self.replica_id = make_replica_id()
-        self.draining = asyncio.Event()
-        keeps = self.store.kind != "memory"
-        self.supervisor = Supervisor(
-            self.store,
-            self.link,
-            DiskCopy(settings.state_dir if keeps else None),
-            time.time,
-            check_s=settings.store.check_s,
-            replica_id=self.replica_id,
+            self.runtime, self.registry, self._repository, end.send, self._ledger, opaque=settings.headers.opaque
         )
         self.gate, ids = Gate(settings.server.max_concurrency), RequestIds()
         self.data_plane = DataPlane(
@@ -137,64 +110,40 @@ class App:
             self.runtime,
             self.pipeline,
             tally,
-            lambda: not self.supervisor.is_store_reachable,
-            self.replica_id,
+            lambda: self._is_store_away,
+            replica_id,
             self.gate,
             ids,
         )
-        admin_doors = Doorkeeper(admin_bounds(settings.server), self._ledger.bound_hit)
-        self.doors: Mapping[str, type[FrontDoor]] = {
-            "data": self._data_door(ids, tally),
-            "admin": front_door(admin_doors),
-            "metrics": front_door(admin_doors),
-        }
-        self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
-        self.token_file: Path | None = None
-        self.connections: Callable[[], Mapping[str, int]] = dict
-        self.mirrored: Mirrored = self.mirror.counts
+        keeper = Doorkeeper(data_bounds(settings.server), self._ledger.bound_hit)
+        self.data_door: type[FrontDoor] = front_door(keeper)
+        if settings.server.fast_lane:
+            heads = HeadReader(settings, replica_id)
+            self.data_door = fast_lane(keeper, Lane(self.gate, heads, ids, self.pipeline, tally, time.monotonic))
         self.data_app: ASGIApp = self.data_plane.app()
-        tokens, self._refused = self._tokens(), Counter[str]()
-        self.scraper = Scraper(Blocks([reader]), self.facts)
-        self.admin_app: ASGIApp = admin_app(
-            store=self.store,
-            tokens=tokens,
-            check_route=lambda route: problems_of_backends(route, settings, own_ports),
-            status=self.status,
-            overview=self.overview,
-            metrics=self.scraper.scrape,
-            now=time.time,
-            replica_id=self.replica_id,
-            draining=self.draining,
-            refusals=self._refusals,
-            refused=self._refused,
-            metrics_are_open=settings.metrics.open,
-        )
-        self.metrics_app: ASGIApp = scrape_app(
-            tokens, self.scraper.scrape, self._refused, self._refusals, metrics_are_open=settings.metrics.open
-        )
+        self.connections: Callable[[], int] = int
+        self.on_serve: Callable[[bool], None] = _unheard
+        self.on_drain: Callable[[bool], None] = _unheard
+        end.on_message = self._receive
 
-    def _data_door(self, ids: RequestIds, tally: Tally) -> type[FrontDoor]:
-        keeper = Doorkeeper(data_bounds(self._settings.server), self._ledger.bound_hit)
-        if not self._settings.server.fast_lane:
-            return front_door(keeper)
-        heads = HeadReader(self._settings, self.replica_id)
-        return fast_lane(keeper, Lane(self.gate, heads, ids, self.pipeline, tally, time.monotonic))
-
-    async def start(self) -> None:
-        """Read the table and apply it. Backends are being opened when this returns.
-
-        Raises:
-            CannotStart: There is no table to serve from.
-        """
+    def start(self) -> None:
+        """Begin to hear the supervisor, and to sweep."""
         self._sweeper.start()
-        await self.supervisor.start(self._seeds)
-        await asyncio.sleep(0)  # the documents are on the link: let them be applied
+        if self._workers > 1:
+            self._tell_evidence()
+        self._end.start()
 
-    async def settle(self) -> None:
-        """Be ready once no stable is being loaded; return when nothing else is either, or after ``SETTLE_S`` more."""
-        while self._is_loading(route.stable.slot for route in self.runtime.current.routes.values()):
+    async def stable_loaded(self, limit_s: float = float("inf")) -> None:
+        """Wait until no stable is being loaded, or the time is over; be ready then."""
+        end_s = time.monotonic() + limit_s
+        while time.monotonic() < end_s and self._is_loading(
+            route.stable.slot for route in self.runtime.current.routes.values()
+        ):
             await asyncio.sleep(SETTLE_POLL_S)
         self.data_plane.is_started = True
+
+    async def settle(self) -> None:
+        """Wait until nothing is being loaded, or for ``SETTLE_S``."""
         end_s = time.monotonic() + SETTLE_S
         while self._is_loading(self.registry.slots()) and time.monotonic() < end_s:
             await asyncio.sleep(SETTLE_POLL_S)
@@ -207,67 +156,102 @@ class App:
         """Say on every path that this process is about to end; end the work that no client waits for."""
         self.gate.is_draining = True
         self.mirror.drain()
-        self.draining.set()
 
     async def stop(self) -> None:
-        """Leave the store, close the backends."""
-        await self._refusals.flushed()
-        await self.supervisor.stop()
+        """Close the backends."""
+        for task in self._tasks:
+            task.cancel()
+        if self._teller is not None:
+            self._teller.cancel()
         self._sweeper.stop()
         self.data_plane.close()
         self.mirror.stop()
         await self.registry.close()
         self._loaders.shutdown(wait=False)
 
-    def status(self, model: str) -> Mapping[str, Any] | None:
-        """Live status of one route on this replica."""
-        route = self.runtime.current.routes.get(model)
-        if route is None:
-            return None
-        plain = route_status(route, time.monotonic())
-        if (refusal := self.supervisor.refused.get(model)) is not None:
-            problems = "; ".join(f"{p.pointer}: {p.message}" for p in refusal.problems)
-            plain["refused"] = {"revision": refusal.revision, "problems": problems}
-            plain["warnings"].append(f"revision {refusal.revision} was refused: {problems}")
-        if not self.supervisor.is_store_reachable:
-            plain["warnings"].append(f"the store cannot be reached: {self.supervisor.store_problem}")
-        return plain
+    # To and from the supervisor.
+
+    def _receive(self, message: Down) -> None:
+        match message:
+            case StoreAway():
+                self._is_store_away = message.is_away
+            case Ping():
+                self._end.send(Pong())
+            case Ask():
+                self._answer(message)
+            case Serve():
+                self.on_serve(message.is_late)
+            case Drain():
+                self.on_drain(message.at_once)
+            case _:
+                self.sync.receive(message)
+
+    def _answer(self, question: Ask) -> None:
+        async def tell() -> None:
+            found = await self._tell(question.about, question.models)
+            self._end.send(Told(question.question, orjson.dumps(found)))
+
+        task = self._loop.create_task(tell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, about: str, models: Sequence[str]) -> Mapping[str, Any]:
+        match about:
+            case "routes":
+                return await self._routes(models)
+            case "facts":
+                samples = await self.facts()
+                return {name: [[labels, value] for labels, value in held.items()] for name, held in samples.items()}
+            case _:
+                return self.overview()
+
+    async def _routes(self, models: Sequence[str]) -> dict[str, Any]:
+        """Facts of some routes; lets go of the loop between them."""
+        found = {}
+        for index, model in enumerate(models, 1):
+            route = self.runtime.current.routes.get(model)
+            if route is not None:
+                found[model] = route_facts(route, time.monotonic())
+            if index % ROUTES_A_TURN == 0:
+                await asyncio.sleep(0)
+        return found
 
     def overview(self) -> Mapping[str, Any]:
-        """What the process says of itself."""
+        """What the worker says of itself."""
         return {
             "ready": self.data_plane.is_started and not self.gate.is_draining,
-            "draining": self.gate.is_draining,
             "in_work": len(self.pipeline.in_work),
+            "connections": self.connections(),
             "mirror_bytes": self.mirror.held_bytes,
             "loop_lag_ms": round(self.observer.lag_s * 1000, 3),
-            **self.supervisor.overview(),
         }
 
     async def facts(self) -> Samples:
         """What is true now, for a scrape; lets go of the loop between routes."""
         self.pipeline.settle()
-        found: Samples = {
+        return {
             **await measured_routes(self.runtime.current),
-            **self.supervisor.samples(),
             INFLIGHT.name: {(): len(self.pipeline.in_work)},
             LOOP_LAG.name: {(): max(0.0, self.observer.lag_s)},
-            CONNECTIONS.name: {(listener,): count for listener, count in self.connections().items()},
-            LOGINS_REFUSED.name: {(why,): count for why, count in self._refused.items()},
+            CONNECTIONS.name: {("data",): self.connections()},
             BUILD_INFO.name: {(__version__, platform.python_version(), onnxruntime.__version__): 1},
         }
-        found[MIRROR.name], found[MIRROR_PAIRS.name] = dict(self.mirrored.results), dict(self.mirrored.pairs)
-        return found
 
     def _breached(self, breach: Breach) -> None:
-        self.link.up(Lowered(breach.model, breach.version, breach.epoch, breach.reason, breach.evidence))
+        self._end.send(Lowered(breach.model, breach.version, breach.epoch, breach.reason, breach.evidence))
 
-    def _tokens(self) -> Sequence[Token]:
-        if self._settings.admin.tokens:
-            return self._settings.admin.tokens
-        _, token = ensure_token(self._settings.state_dir)
-        self.token_file = self._settings.state_dir / "admin.token"
-        return (token,)
+    def _tell_evidence(self) -> None:
+        """Send what the guards here have seen since the last time, for the detector over all workers."""
+        self._teller = self._loop.call_later(TELL_S, self._tell_evidence)
+        if counts := tuple(self._counts()):
+            self._end.send(Counted(counts))
+
+    def _counts(self) -> Iterable[Count]:
+        for route in self.runtime.current.routes.values():
+            for arm in route.arms:
+                if deltas := arm.evidence.take(is_stable=arm.is_stable):
+                    ready = route.stable.slot.is_ready
+                    yield Count(route.model, arm.version, arm.evidence.epoch, arm.is_stable, ready, deltas)
 
     def _make_backend(self, key: BackendKey) -> Backend:
         if isinstance(key.spec, RemoteSpec):
@@ -319,3 +303,7 @@ class App:
 def model_file(settings: Settings, model: str, version: str) -> Path:
     """Where the model repository keeps a version."""
     return (settings.models.dir or Path("models")) / model / version / "model.onnx"
+
+
+def _unheard(_told: bool) -> None:
+    return

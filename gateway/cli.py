@@ -4,21 +4,25 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway import __version__
-from gateway.app import App
 from gateway.commands.events import events
 from gateway.commands.routes import routes as routes_group
 from gateway.commands.status import status
 from gateway.errors import CannotStart, InvalidSettings
 from gateway.logs import configure
+from gateway.processes import Spawned
 from gateway.route_files import problems_of_backends, read_seeds
-from gateway.server import Gateway, run
-from gateway.settings import Settings, load_settings, read_yaml
+from gateway.settings import MAX_WORKERS, Settings, load_settings, read_yaml
 from routing.errors import InvalidDocument, Problem
 from routing.parse import parse_route
+
+if TYPE_CHECKING:
+    from gateway.host import Host
+    from gateway.serve import Gateway
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,23 +38,26 @@ main.add_command(events)
 
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Settings, YAML. TURNOUT_<SECTION>__<KEY> overrides.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that serve.")
-def serve(config: Path | None, workers: int) -> None:
+@click.option("--workers", type=click.IntRange(1, MAX_WORKERS), help="Processes that serve; else server.workers, 1.")
+def serve(config: Path | None, workers: int | None) -> None:
     """Serve until a signal."""
-    if workers > 1:
-        raise click.UsageError(
-            "this release serves with one worker; for more, start replicas that share a Redis store (store.url)"
-        )
     try:
         settings = load_settings(config)
+        if workers is not None:
+            settings = settings.model_copy(update={"server": settings.server.model_copy(update={"workers": workers})})
         seeds = read_seeds(settings)
     except InvalidSettings as error:
         _refuse(error.problems)
     configure(settings.log_level)
+    first = Spawned(settings.server.workers)  # they import what they need while this process does
+    from gateway.serve import run  # noqa: PLC0415  see above
+
     try:
-        run(settings, seeds, lambda app, gateway: _greet(settings, app, gateway))
+        run(settings, seeds, first, lambda host, gateway: _greet(settings, host, gateway))
     except CannotStart as error:
         raise click.ClickException(str(error)) from None
+    finally:
+        first.kill()
 
 
 @main.command()
@@ -87,30 +94,30 @@ def _refuse(problems: Sequence[Problem]) -> None:
     sys.exit(1)
 
 
-def _greet(settings: Settings, app: App, gateway: Gateway) -> None:
+def _greet(settings: Settings, host: "Host", gateway: "Gateway") -> None:
     with suppress(BrokenPipeError):  # nobody reads; that is no reason to stop serving
-        _say_hello(settings, app, gateway)
+        _say_hello(settings, host, gateway)
 
 
-def _say_hello(settings: Settings, app: App, gateway: Gateway) -> None:
+def _say_hello(settings: Settings, host: "Host", gateway: "Gateway") -> None:
     """What to try, on standard output."""
     data = f"http://{settings.server.listen.rpartition(':')[0]}:{gateway.data_port}"
     admin = f"http://{settings.admin.listen.rpartition(':')[0]}:{gateway.admin_port}"
-    routes = app.runtime.current.routes
-    click.echo(f"turnout {__version__} serves {', '.join(sorted(routes)) or 'no route yet'}")
+    routes = host.models
+    click.echo(f"turnout {__version__} serves {', '.join(routes) or 'no route yet'}")
     click.echo(f"  data   {data}/v2")
     if settings.metrics.listen is not None:
         click.echo(f"  metrics http://{settings.metrics.listen.rpartition(':')[0]}:{gateway.metrics_port}/metrics")
     click.echo(f"  admin  {admin}/admin/v1/routes")
-    if app.token_file is not None:
-        click.echo(f"  token  in {app.token_file}")
+    if host.token_file is not None:
+        click.echo(f"  token  in {host.token_file}")
     if "sentiment" in routes:
         click.echo("try:")
         click.echo(
             f"  curl -i {data}/v2/models/sentiment/infer -d "
             """'{"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["A joy to use."]}]}'"""
         )
-    if app.token_file is not None and routes:
-        model = min(routes)
-        click.echo(f'  curl -H "authorization: Bearer $(cat {app.token_file})" {admin}/admin/v1/routes/{model}/status')
+    if host.token_file is not None and routes:
+        model = routes[0]
+        click.echo(f'  curl -H "authorization: Bearer $(cat {host.token_file})" {admin}/admin/v1/routes/{model}/status')
     sys.stdout.flush()

@@ -12,7 +12,11 @@ STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"at", "level", "logger", "event", …}`` with everything given as ``extra``."""
+    """``{"at", "level", "logger", "event", …}`` with everything given as ``extra``, and which worker says it."""
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -21,6 +25,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **self._worker,
         }
         line |= {key: value for key, value in record.__dict__.items() if key not in STANDARD and key != "color_message"}
         if record.exc_info:
@@ -28,10 +33,10 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def configure(level: str) -> None:
+def configure(level: str, worker: int | None = None) -> None:
     """Send everything to standard error in one form."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

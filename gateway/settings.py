@@ -23,6 +23,7 @@ class Section(BaseModel):
 ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>\d{1,5})$")
 Address = Annotated[str, Field(pattern=ADDRESS.pattern)]
 MAX_PORT = 65_535
+MAX_WORKERS = 64
 ENV_PREFIX = "TURNOUT_"
 ADMIN_URL_VARIABLE = "TURNOUT_ADMIN_URL"  # these two are the commands', see gateway/commands/reach.py
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the name of a variable
@@ -67,6 +68,10 @@ class Server(Section):
         keep_alive_s: Idle connections are closed after this.
         fast_lane: Whether plain infer requests may pass by Starlette; the answers are the same.
         access_log: Whether each request of the data plane is one line in the log.
+        workers: Processes that serve; all bounds of this section but this one are each worker's own.
+        reuse_port: A listening socket for each worker instead of one for all.
+        worker_silent_s: A worker that has said nothing for so long is killed and replaced.
+        spare_worker: Keep a process that can take a dead worker's place at once.
     """
 
     listen: Address = "127.0.0.1:8080"
@@ -90,6 +95,10 @@ class Server(Section):
     keep_alive_s: int = Field(default=75, ge=1)
     fast_lane: bool = True
     access_log: bool = False
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
+    reuse_port: bool = False
+    worker_silent_s: float = Field(default=10, ge=1, le=3600)
+    spare_worker: bool = True
 
 
 class Token(Section):

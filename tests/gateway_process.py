@@ -21,7 +21,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "configs" / "demo"
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
-START_S = 30.0
+START_S = 60.0
 
 
 class Answered:
@@ -98,7 +98,8 @@ class GatewayProcess:
             (folder / "routes" / f"{route['model']}.yaml").write_text(yaml.safe_dump(dict(route)))
         digest = hashlib.sha256(SECRET.encode()).hexdigest()
         plain: dict[str, Any] = {
-            "server": {"listen": "127.0.0.1:0"},
+            # A spare worker costs a second of processor time: only tests of workers have one.
+            "server": {"listen": "127.0.0.1:0", "spare_worker": False},
             "admin": {"listen": "127.0.0.1:0", "tokens": [{"name": "tester", "role": "admin", "sha256": digest}]},
             "models": {"dir": str(models)} if models else {},
             "routes": {"dir": "routes"},
@@ -148,6 +149,15 @@ class GatewayProcess:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Processes that serve, by slot."""
+        return [worker["pid"] for worker in self.overview()["workers"]]
+
+    def overview(self) -> Any:
+        with self.admin() as admin:
+            return admin.send("GET", "/admin/v1/status").json()
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

@@ -58,8 +58,8 @@ def admin_app(
         store: Open, and closed by the caller.
         tokens: Who may come in; with none nobody may.
         check_route: Problems of a route that only this process can see, such as a host that is not allowed.
-        status: What this process makes of one route, None when it does not serve it.
-        overview: The state of the process.
+        status: What this gateway makes of some routes, without those that it does not serve.
+        overview: The state of the gateway.
         metrics: Renders the metrics for an ``Accept`` and names their content type; None: there is no ``/metrics``.
         now: Wall clock, seconds since 1970.
         refused: Counts refused log-ins by why, for the metrics.

@@ -1,7 +1,7 @@
 """What can be seen and not changed: live status, metrics."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +17,8 @@ from gateway.admin.routes import model_in, summary
 from routing.errors import RouteNotFound, StoreUnavailable
 from routing.store import Store
 
-Status = Callable[[str], Mapping[str, Any] | None]
-Overview = Callable[[], Mapping[str, Any]]
+Status = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[str, Any]]]]
+Overview = Callable[[], Awaitable[Mapping[str, Any]]]
 Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
@@ -54,13 +54,14 @@ class ViewEndpoints:
         """The process and all routes. Answers while the store is away, and says so."""
         query.parameters(request)
         events = {"readers": self._feed.readers, "cut_off": self._feed.cut_off}
-        body = {**self._overview(), "refused_logins": dict(self._refused), "events": events}
+        body = {**await self._overview(), "refused_logins": dict(self._refused), "events": events}
         try:
-            found = [summary(record) for record in await self._store.list()]
+            found = [item for record in await self._store.list() if (item := summary(record)) is not None]
             body["replicas"] = [asdict(replica) for replica in await self._replicas.alive()]
         except StoreUnavailable as error:
             return answer(body | {"store_error": str(error), "routes": None, "replicas": None})
-        return answer(body | {"routes": [self._live(item) for item in found if item is not None]})
+        live = await self._status([item["model"] for item in found])
+        return answer(body | {"routes": [_live(item, live) for item in found]})
 
     async def status(self, request: Request) -> Response:
         """One route: what is stored, and what this process makes of it."""
@@ -70,7 +71,7 @@ class ViewEndpoints:
         found = summary(record) if record else None
         if found is None:
             raise RouteNotFound(model)
-        body = self._live(found)
+        body = _live(found, await self._status([model]))
         body["replicas"] = [_of(replica, model) for replica in await self._replicas.alive()]
         return answer(body, revision=found["revision"])
 
@@ -80,11 +81,12 @@ class ViewEndpoints:
             raise HTTPException(404)
         return await scraped(request, self._metrics)
 
-    def _live(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        live = self._status(item["model"])
-        if live is None:
-            live = {"applied_revision": None, "warnings": ["this route is stored and not applied here yet"]}
-        return {**live, **item}
+
+def _live(item: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    live = statuses.get(item["model"])
+    if live is None:
+        live = {"applied_revision": None, "warnings": ["this route is stored and not applied here yet"]}
+    return {**live, **item}
 
 
 def _of(replica: Replica, model: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from gateway.control.link import Lowered
+from gateway.control.messages import Lowered
 
 FILE_NAME = "table.json"
 

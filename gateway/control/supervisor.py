@@ -1,4 +1,4 @@
-"""One for a machine: keeps the worker in step with the store, and the store in step with what guards did."""
+"""One for a machine: keeps the workers in step with the store, and the store in step with what guards did."""
 
 import asyncio
 import logging
@@ -9,9 +9,23 @@ from time import monotonic
 from typing import Any
 
 from gateway.control.disk_copy import DiskCopy, Table
-from gateway.control.link import Applied, Forget, Link, Lower, Lowered, Refused, StoredDocument, Up
+from gateway.control.judge import Judge
 from gateway.control.measures import Measures
+from gateway.control.messages import (
+    Applied,
+    Counted,
+    Forget,
+    Lower,
+    Lowered,
+    Refused,
+    Serve,
+    Serving,
+    StoreAway,
+    StoredDocument,
+    Up,
+)
 from gateway.control.presence import Presence
+from gateway.control.workers import Member, Workers
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
 from gateway.metrics.totals import Samples
@@ -31,7 +45,7 @@ class Supervisor:
 
     Args:
         store: Not yet open.
-        link: To the worker.
+        workers: Those that are linked, now and later.
         copy: The disk copy.
         wall: Wall clock, for records only.
         check_s: Period of the full comparison with the store.
@@ -39,14 +53,13 @@ class Supervisor:
 
     Attributes:
         is_store_reachable: As far as the last call could tell.
-        applied: By model, the revision that the worker serves.
-        refused: By model, what the worker could not serve and why.
+        judge: Judges what all workers saw together.
     """
 
     def __init__(
         self,
         store: Store,
-        link: Link,
+        workers: Workers,
         copy: DiskCopy,
         wall: Callable[[], float],
         *,
@@ -54,7 +67,7 @@ class Supervisor:
         replica_id: str,
     ) -> None:
         self._store = store
-        self._link = link
+        self._workers = workers
         self._copy = copy
         self._check_s = check_s
         self._table = Table()
@@ -63,12 +76,15 @@ class Supervisor:
         self._reading = asyncio.Lock()
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
+        self._is_read = asyncio.Event()
+        self._has_served = False
+        self.judge = Judge(self._lowered)
         self.is_store_reachable = False
         self.store_problem = ""
-        self.applied: dict[str, int] = {}
-        self.refused: dict[str, Refused] = {}
         self._presence = Presence(store, replica_id, self._served)
-        link.on_up = self._hear
+        workers.on_up = self._hear
+        workers.on_join = lambda member: self._spawn(self._greet(member))
+        workers.on_change = self._presence.change
 
     async def start(self, seeds: Iterable[Route]) -> None:
         """Read the table, from the store or else from the disk copy, create seeds, and begin to watch.
@@ -99,14 +115,15 @@ class Supervisor:
                 self._push(model, revision, data)
             position = ""
         for lower in self._table.lowers.values():
-            self._link.down(Lower(lower.model, lower.version, lower.epoch))
             self._spawn(self._bring_home(lower))
+        self._is_read.set()
         self._spawn(self._follow(position))
         self._spawn(self._check())
         self._spawn(self._presence.keep())
 
     async def stop(self) -> None:
         """End the watch and leave the store."""
+        self.judge.stop()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -131,9 +148,14 @@ class Supervisor:
             **self._served(),
         }
 
+    @property
+    def refused(self) -> dict[str, Refused]:
+        """By model, what a worker could not serve and why."""
+        return self._workers.refused()
+
     def _served(self) -> dict[str, Any]:
         refused = {model: refusal.revision for model, refusal in self.refused.items()}
-        return {"applied": dict(self.applied), "refused": refused}
+        return {"applied": self._workers.applied(), "refused": refused}
 
     def samples(self) -> Samples:
         """What it has seen, for the metrics."""
@@ -141,22 +163,43 @@ class Supervisor:
             is_reachable=self.is_store_reachable, refused=len(self.refused), unsent=len(self._table.lowers)
         )
 
-    # Up from the worker.
+    # To and from the workers.
 
-    def _hear(self, message: Up) -> None:
+    async def _greet(self, member: Member) -> None:
+        """Send a worker the whole table and what was lowered; then it may serve."""
+        await self._is_read.wait()
+        for model in list(self._table.documents):
+            if (held := self._table.documents.get(model)) is not None:
+                member.send(StoredDocument(model, *held))
+                await member.end.drained()
+        for lower in self._table.lowers.values():
+            member.send(Lower(lower.model, lower.version, lower.epoch))
+        member.send(StoreAway(not self.is_store_reachable))
+        member.send(Serve(is_late=self._has_served))
+
+    def _hear(self, member: Member, message: Up) -> None:
         match message:
             case Applied():
-                self.applied[message.model] = message.revision
-                self._measures.applied(message.model, message.revision)
-                self.refused.pop(message.model, None)
+                self._measures.applied(message.model, self._workers.serves(message.model))
                 self._presence.change()
             case Refused():
-                self.refused[message.model] = message
                 self._presence.change()
+            case Serving():
+                self._has_served = True
+                for model, revision in self._workers.applied().items():
+                    self._measures.applied(model, revision)
+                self._presence.change()
+            case Counted():
+                self.judge.hear(member.number, message)
             case Lowered():
-                self._table.lowers[message.model, message.version] = message
-                self._link.down(Lower(message.model, message.version, message.epoch))
-                self._spawn(self._bring_home(message))
+                self.judge.lowered(message)
+                self._lowered(message)
+
+    def _lowered(self, message: Lowered) -> None:
+        """A guard tripped: its siblings first, then the disk, then the store."""
+        self._table.lowers[message.model, message.version] = message
+        self._workers.down(Lower(message.model, message.version, message.epoch))
+        self._spawn(self._bring_home(message))
 
     async def _bring_home(self, lowered: Lowered) -> None:
         """Write a lower into the store: to the disk first, then as often as it takes."""
@@ -261,7 +304,7 @@ class Supervisor:
         return store_id
 
     async def _compare(self) -> None:
-        """Bring the worker to what the store holds.
+        """Bring the workers to what the store holds.
 
         Raises:
             PositionLost: It holds other contents than those that our copy was last offered to.
@@ -275,9 +318,9 @@ class Supervisor:
         for model in gone:
             del self._table.documents[model]
             self._measures.forgotten(model)
-            self._link.down(Forget(model))
-            self.applied.pop(model, None)
-            self.refused.pop(model, None)
+            self.judge.forget(model)
+            self._workers.forget(model)
+            self._workers.down(Forget(model))
             self._presence.change()
         if self._table.documents or gone:
             await self._save()
@@ -299,7 +342,8 @@ class Supervisor:
     def _push(self, model: str, revision: int, data: bytes) -> None:
         self._table.documents[model] = (revision, data)
         self._measures.seen(model, revision, data)
-        self._link.down(StoredDocument(model, revision, data))
+        self.judge.follow(model, data)
+        self._workers.down(StoredDocument(model, revision, data))
 
     def _known(self, model: str) -> int:
         held = self._table.documents.get(model)
@@ -315,11 +359,14 @@ class Supervisor:
         if self.is_store_reachable or not self.store_problem:
             self._measures.store_losses += 1
             log.error("the store is gone: serving and guarding go on, edits do not", extra={"reason": str(error)})
+            self._workers.down(StoreAway(is_away=True))
         self.is_store_reachable, self.store_problem = False, str(error)
 
     def _found(self) -> None:
         if not self.is_store_reachable and self.store_problem:
             log.warning("the store is back")
+        if not self.is_store_reachable:
+            self._workers.down(StoreAway(is_away=False))
         self.is_store_reachable, self.store_problem = True, ""
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from gateway.backends.registry import Registry
-from gateway.control.link import Applied, Down, Forget, Lower, Refused, StoredDocument, Up
+from gateway.control.messages import Applied, Down, Forget, Lower, Refused, StoredDocument, Up
 from gateway.metrics.ledger import Ledger
 from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute, compile_route

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from gateway.control.disk_copy import Table
-from gateway.control.link import Lowered
+from gateway.control.messages import Lowered
 from routing import edit
 from routing.codec import decode, encode
 from routing.errors import StaleRevision

@@ -125,10 +125,23 @@ def _lines(entries: Sequence[Entry], first: int) -> Iterable[bytes]:
 
 def shared_block() -> tuple[Block, "Reader"]:
     """A block and its reader, for a writer in this process."""
-    descriptor = shared_memory(Block.bytes_for())
-    memory = mmap.mmap(descriptor, Block.bytes_for())
+    descriptor, reader = inheritable_block()
+    block = Block(mapped(descriptor))
     os.close(descriptor)
-    return Block(memory), Reader(memory)
+    return block, reader
+
+
+def inheritable_block() -> tuple[int, "Reader"]:
+    """A descriptor of an empty block, for a writer in another process, and its reader."""
+    descriptor = shared_memory(Block.bytes_for())
+    memory = mapped(descriptor)
+    Block(memory)  # its header, so that it can be read before the writer is there
+    return descriptor, Reader(memory)
+
+
+def mapped(descriptor: int) -> mmap.mmap:
+    """The memory behind a descriptor; holds it when the descriptor is closed."""
+    return mmap.mmap(descriptor, Block.bytes_for())
 
 
 class Reader:

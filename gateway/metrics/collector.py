@@ -2,9 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from threading import Lock
-from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -13,19 +12,6 @@ from prometheus_client.utils import floatToGoString
 from gateway.metrics.families import FAMILIES, SERIES_REFUSED, Family
 from gateway.metrics.text import INFINITE, Text, content_type
 from gateway.metrics.totals import Blocks, Buckets, Labels, Samples, Value
-
-
-class Mirrored(Protocol):
-    """What the mirror counts."""
-
-    @property
-    def results(self) -> Mapping[Labels, int]:
-        """Copies by model, version and what became of them."""
-
-    @property
-    def pairs(self) -> Mapping[Labels, int]:
-        """Compared answers by model, version, and ``true`` or ``false``: whether they agree."""
-
 
 Facts = Callable[[], Awaitable[Samples]]
 OPENMETRICS = re.compile(r"application/openmetrics-text\s*(?:;[^,]*)?(?:,|$)")

@@ -16,12 +16,14 @@ class Family:
         name: As it is exposed.
         labels: In the order in which values are given.
         text: Help, one line.
+        across: Of a gauge that several workers have: what stands for all of them.
     """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     text: str
+    across: Literal["sum", "max", "min"] = "sum"
 
 
 ROUTED = Family(
@@ -63,7 +65,7 @@ OVERHEAD_SECONDS = Family(
 )
 BOUND_HITS = Family("turnout_bound_hits_total", "counter", ("bound",), "Requests refused at a bound of the data plane.")
 INFLIGHT = Family("turnout_inflight", "gauge", (), "Inference requests in work.")
-LOOP_LAG = Family("turnout_loop_lag_seconds", "gauge", (), "How far the loop that serves is behind.")
+LOOP_LAG = Family("turnout_loop_lag_seconds", "gauge", (), "How far the loop that serves is behind.", "max")
 CONNECTIONS = Family("turnout_connections", "gauge", ("listener",), "Open connections.")
 MIRROR = Family("turnout_mirror_total", "counter", ("model", "version", "result"), "Copies for a shadow by their fate.")
 MIRROR_PAIRS = Family(
@@ -77,6 +79,7 @@ GUARD_EVIDENCE = Family(
     "gauge",
     ("model", "version", "objective"),
     "Odds against the promise in this epoch; 1,000,000 trips. Stable's: 1,000 makes a fault shared.",
+    "max",
 )
 GUARD_CAPPED = Family(
     "turnout_guard_capped",
@@ -91,14 +94,20 @@ GUARD_LATE = Family(
     "Hits of this epoch that came too late to be put in order.",
 )
 WEIGHT = Family(
-    "turnout_route_weight_ratio", "gauge", ("model", "version"), "Weight in the document that is served, 0 to 1."
+    "turnout_route_weight_ratio", "gauge", ("model", "version"), "Weight in the document that is served, 0 to 1.", "max"
 )
-REVISION = Family("turnout_route_revision", "gauge", ("model",), "Revision that is served.")
-LATCHED = Family("turnout_route_latched", "gauge", ("model", "version"), "1 while a person has to release the version.")
+REVISION = Family("turnout_route_revision", "gauge", ("model",), "Revision that is served.", "min")
+LATCHED = Family(
+    "turnout_route_latched", "gauge", ("model", "version"), "1 while a person has to release the version.", "max"
+)
 LOWERED = Family(
-    "turnout_route_lowered", "gauge", ("model", "version"), "1 while no draws go there, whatever the weight says."
+    "turnout_route_lowered",
+    "gauge",
+    ("model", "version"),
+    "1 while no draws go there, whatever the weight says.",
+    "max",
 )
-READY = Family("turnout_version_ready", "gauge", ("model", "version"), "1 while the version can answer.")
+READY = Family("turnout_version_ready", "gauge", ("model", "version"), "1 while the version can answer.", "min")
 FLIPS = Family(
     "turnout_flips_total",
     "counter",
@@ -122,7 +131,17 @@ SERIES_REFUSED = Family(
     (),
     "Series that found no room in a worker's block: they are missing here, requests are not.",
 )
-BUILD_INFO = Family("turnout_build_info", "gauge", ("version", "python", "onnxruntime"), "Always 1.")
+WORKERS = Family("turnout_workers", "gauge", ("state",), "Workers by state: serving, starting, silent.")
+WORKERS_ENDED = Family(
+    "turnout_workers_ended_total", "counter", ("why",), "Workers that ended unasked: died, or killed for their silence."
+)
+WORKERS_LATE = Family(
+    "turnout_workers_late_total",
+    "counter",
+    (),
+    "Questions of a status or a scrape that a worker did not answer in time.",
+)
+BUILD_INFO = Family("turnout_build_info", "gauge", ("version", "python", "onnxruntime"), "Always 1.", "max")
 
 FAMILIES = {
     family.name: family
@@ -156,6 +175,9 @@ FAMILIES = {
         STORE_LOSSES,
         LOGINS_REFUSED,
         SERIES_REFUSED,
+        WORKERS,
+        WORKERS_ENDED,
+        WORKERS_LATE,
         BUILD_INFO,
     )
 }

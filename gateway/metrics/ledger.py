@@ -10,6 +10,8 @@ from gateway.metrics.families import (
     ATTEMPTS,
     BOUND_HITS,
     JUDGED,
+    MIRROR,
+    MIRROR_PAIRS,
     OVERHEAD_SECONDS,
     REQUEST_SECONDS,
     REQUESTS,
@@ -89,7 +91,7 @@ class Ledger:
         self._free: dict[tuple[str, str, tuple[float, ...]], list[Row]] = {}
         self._requests: dict[tuple[str, str, str], dict[int, memoryview]] = {}
         self._timings: dict[tuple[str, str, tuple[float, ...]], Timing] = {}
-        self._bounds: dict[str, memoryview] = {}
+        self._cells: dict[tuple[str, ...], memoryview] = {}
 
     def version(self, model: str, version: str, thresholds_s: Iterable[float] = ()) -> VersionRow:
         """A row of this version that nobody else writes; what it holds already belongs to earlier epochs."""
@@ -118,9 +120,20 @@ class Ledger:
 
     def bound_hit(self, bound: str) -> None:
         """Count one refusal at a bound, by its name in the settings."""
-        cell = self._bounds.get(bound)
+        self._count(BOUND_HITS.name, bound)
+
+    def copy(self, model: str, version: str, result: str) -> None:
+        """Count one copy for a shadow by what became of it."""
+        self._count(MIRROR.name, model, version, result)
+
+    def pair(self, model: str, version: str, *, agrees: bool) -> None:
+        """Count one pair of answers."""
+        self._count(MIRROR_PAIRS.name, model, version, "true" if agrees else "false")
+
+    def _count(self, *key: str) -> None:
+        cell = self._cells.get(key)
         if cell is None:
-            cell = self._bounds[bound] = self._claim([Entry(BOUND_HITS.name, (bound,))]).counts
+            cell = self._cells[key] = self._claim([Entry(key[0], key[1:])]).counts
         cell[0] += 1
 
     def request_seconds(self, model: str, thresholds_s: Iterable[float] = ()) -> Timing:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from gateway.metrics.block import Entry, Reader
+from gateway.metrics.families import FAMILIES
 from gateway.metrics.pace import give_way
 
 Labels = tuple[str, ...]
@@ -64,6 +65,29 @@ def _at_most(edge_s: float, own_s: tuple[float, ...], below: Sequence[int]) -> i
     return below[index - 1] if index else 0
 
 
+class Kept:
+    """What blocks held whose writers are dead: as large as the number of their series, however many died."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self._held: dict[Entry, tuple[list[int], float]] = {}
+
+    def with_(self, reader: Reader) -> "Kept":
+        """Another one, with what a block holds added."""
+        fresh = Kept()
+        fresh.refused = self.refused + reader.refused
+        fresh._held = dict(self._held)
+        for entry, counts, sum_s in reader.read():
+            before, before_s = fresh._held.get(entry, ([0] * len(counts), 0.0))
+            added = [mine + theirs for mine, theirs in zip(before, counts, strict=True)]
+            fresh._held[entry] = (added, before_s + sum_s)
+        return fresh
+
+    def read(self) -> list[tuple[Entry, Sequence[int], float]]:
+        """As a block's reader."""
+        return [(entry, counts, sum_s) for entry, (counts, sum_s) in self._held.items()]
+
+
 class Sums:
     """Entries of any number of blocks, added up."""
 
@@ -72,7 +96,7 @@ class Sums:
         self._counts: dict[str, dict[Labels, int]] = {}
         self._parts: dict[str, dict[Labels, _Parts]] = {}
 
-    def add(self, reader: Reader) -> None:
+    def add(self, reader: Reader | Kept) -> None:
         """Add what a block holds now."""
         self.refused += reader.refused
         turn_s = 0.0
@@ -107,18 +131,52 @@ class Sums:
 
 
 class Blocks:
-    """Readers of all workers' blocks. What a dead worker has counted stays counted."""
+    """Readers of all workers' blocks. What a dead worker has counted stays counted.
+
+    The state is replaced, never changed: a thread that adds up keeps what it began with.
+    """
 
     def __init__(self, readers: Iterable[Reader] = ()) -> None:
-        self._readers = list(readers)
+        self._state: tuple[Kept, tuple[Reader, ...]] = (Kept(), tuple(readers))
 
     def add(self, reader: Reader) -> None:
-        """One more block. It stays when its writer dies: a worker that takes its place brings a new one."""
-        self._readers.append(reader)
+        """One more block."""
+        kept, readers = self._state
+        self._state = (kept, (*readers, reader))
+
+    def retire(self, reader: Reader) -> None:
+        """Its writer is dead: keep what it has counted, and let go of the memory."""
+        kept, readers = self._state
+        self._state = (kept.with_(reader), tuple(held for held in readers if held is not reader))
 
     def sums(self) -> Sums:
         """Everything, as of now. May be called while writers write, in any thread but one at a time."""
         total = Sums()
-        for reader in self._readers:
+        kept, readers = self._state
+        total.add(kept)
+        for reader in readers:
             total.add(reader)
         return total
+
+
+def across(parts: Sequence[Samples]) -> Samples:
+    """Gauges of several workers as those of one gateway, each family in its own way."""
+    total: Samples = {}
+    for samples in parts:
+        for name, values in samples.items():
+            held = total.setdefault(name, {})
+            for labels, value in values.items():
+                held[labels] = _across(name, held[labels], value) if labels in held else value
+    return total
+
+
+def _across(name: str, mine: Value, theirs: Value) -> Value:
+    assert not isinstance(mine, Buckets)
+    assert not isinstance(theirs, Buckets)
+    match FAMILIES[name].across:
+        case "max":
+            return max(mine, theirs)
+        case "min":
+            return min(mine, theirs)
+        case _:
+            return mine + theirs

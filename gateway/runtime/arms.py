@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gateway.backends.registry import Slot
 from gateway.metrics.ledger import HOW, VERDICTS, Ledger, VersionRow
-from routing.analysis.guard import Detector, KeyCap
+from routing.analysis.guard import FRESH_MAX, Detector, KeyCap
 from routing.analysis.histogram import Histogram
 from routing.analysis.merged import MergedDetector
 from routing.analysis.objective import ERRORS, Objective, Trip
@@ -106,8 +106,10 @@ class Evidence:
 
     __slots__ = (
         "_caps",
+        "_fresh",
         "_histogram",
         "_hits",
+        "_untold",
         "alarm",
         "counters",
         "detector",
@@ -144,6 +146,8 @@ class Evidence:
         )
         self._hits: dict[str, int] = {}
         self._caps: dict[str, KeyCap] = {}
+        self._untold = 0
+        self._fresh: dict[str, list[int | None]] = {}
 
     def settle(self) -> None:
         """Count the times of good attempts that have come since the last time."""
@@ -167,13 +171,28 @@ class Evidence:
         if self._caps.setdefault(objective, KeyCap()).is_spent(key_hash):
             return
         self._hits[objective] = self._hits.get(objective, 0) + 1
+        fresh = self._fresh.setdefault(objective, [])
+        if len(fresh) < FRESH_MAX:
+            fresh.append(key_hash)
 
     def flush(self) -> None:
         """Step stable's own detector on what came since the last flush."""
         if self.seen or self._hits:
             names = [ERRORS, *(o.name for o in self.objectives if o.threshold_s is not None)]
             self.merged.flush({name: (self.seen, self._hits.get(name, 0)) for name in names})
+            self._untold += self.seen
             self.seen, self._hits = 0, {}
+
+    def take(self, *, is_stable: bool) -> dict[str, tuple[int, list[int | None]]]:
+        """By objective, attempts and the keys of hits since the last call, for a detector over all workers."""
+        if not is_stable:
+            return self.detector.take()
+        self.flush()
+        attempts, self._untold = self._untold, 0
+        fresh, self._fresh = self._fresh, {}
+        if not attempts and not fresh:
+            return {}
+        return {o.name: (attempts, fresh.get(o.name, [])) for o in self.objectives}
 
 
 class Named:

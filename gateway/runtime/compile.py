@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.metrics.ledger import Ledger
 from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.promises import slo_objectives
 from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
-from routing.analysis.objective import Objective, objectives
+from routing.analysis.objective import Objective
 from routing.document import RouteDocument
 from routing.split import SplitPlan, split_plan
-from routing.table import Shadow, Slo
+from routing.table import Shadow
 
 MIN_ATTEMPT_S = 0.25  # a canary that may be retried gets at least this, if half the deadline allows
 THRESHOLDS_AN_ATTEMPT = 4
@@ -166,18 +167,6 @@ def _evidence(
 
 def _thresholds_s(promises: tuple[Objective, ...]) -> list[float]:
     return [promise.threshold_s for promise in promises if promise.threshold_s is not None]
-
-
-def slo_objectives(slo: Slo | None) -> tuple[Objective, ...]:
-    """The promises that a route's SLO makes."""
-    if slo is None:
-        return ()
-    return objectives(
-        slo.errors.max_rate if slo.errors else None,
-        slo.latency.p50_ms if slo.latency else None,
-        slo.latency.p95_ms if slo.latency else None,
-        slo.latency.p99_ms if slo.latency else None,
-    )
 
 
 def _key_source(source: str) -> tuple[bool, bytes]:

@@ -1,9 +1,9 @@
 """A shadow of one compiled route: where copies go, which requests are copied, and what came of them."""
 
 from collections import Counter
-from typing import Any
 
 from gateway.backends.registry import BackendKey, Slot
+from gateway.metrics.ledger import Ledger
 from routing.analysis.compare import Pairs
 from routing.analysis.outcome import Kind
 from routing.document import RouteDocument
@@ -67,25 +67,31 @@ class ShadowEvidence:
 class MirrorCounts:
     """What became of all copies of a worker, whatever the epoch. Only ever grows; written by one loop.
 
+    Args:
+        ledger: Where the metrics count them; ``None``: privately.
+
     Attributes:
         results: By model, version, and how a copy ended or why it was not sent.
         pairs: By model, version, and ``true`` or ``false``: whether two answers agree. One that only one side gave is
             ``false``.
     """
 
-    __slots__ = ("pairs", "results")
+    __slots__ = ("_ledger", "pairs", "results")
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger or Ledger()
         self.results: Counter[tuple[str, ...]] = Counter()
         self.pairs: Counter[tuple[str, ...]] = Counter()
 
     def copy(self, key: BackendKey, result: str) -> None:
         """One copy has ended, or is not sent."""
         self.results[key.model, key.version, result] += 1
+        self._ledger.copy(key.model, key.version, result)
 
     def pair(self, key: BackendKey, *, agrees: bool) -> None:
         """One pair is known."""
         self.pairs[key.model, key.version, "true" if agrees else "false"] += 1
+        self._ledger.pair(key.model, key.version, agrees=agrees)
 
 
 class CompiledShadow:
@@ -110,23 +116,3 @@ class CompiledShadow:
     def takes(self, key: bytes) -> bool:
         """Whether the requests of a key are in the sample."""
         return self.sample_ppm >= PPM or in_shadow_sample(self._document, self.version, self.sample_ppm, key)
-
-    def status(self) -> dict[str, Any]:
-        """Plain data for the route's status."""
-        evidence, backend = self.evidence, self.slot.backend
-        return {
-            "version": self.version,
-            "sample_ppm": self.sample_ppm,
-            "epoch": evidence.epoch,
-            "state": backend.state.value,
-            "reason": backend.reason,
-            "offered": evidence.offered,
-            "waiting": evidence.waiting,
-            "sent": evidence.sent,
-            "in_flight": evidence.in_flight,
-            "not_sent": dict(evidence.not_sent),
-            "results": dict(evidence.results),
-            "not_paired": evidence.not_paired,
-            "not_compared": evidence.not_compared,
-            **evidence.pairs.as_json(),
-        }

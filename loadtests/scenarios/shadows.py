@@ -39,7 +39,7 @@ def shadow_hangs(options: Options) -> Result:
         runs: dict[str, list[Sample]] = {}
         runs["without, before"] = _run(gateway, rate, seconds, options.seed)
         _mirror_to(gateway, hanging)
-        with Memory(gateway.pid) as memory:
+        with Memory(gateway.worker_pids[0]) as memory:
             runs["beside the hanging shadow"] = _run(gateway, rate, seconds, options.seed)
         shadow = gateway.status("credit")["shadows"][0]
         assert gateway.edit("credit", {"shadows": [], "backends": {"3": None}}).status == 200

@@ -143,6 +143,16 @@ class OutputTotals:
         self.max_rel = max(self.max_rel, difference.max_rel)
         self.sum_rel += difference.sum_rel
 
+    def as_counts(self) -> dict[str, Any]:
+        """What merges."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def add_counts(self, counts: Mapping[str, Any]) -> None:
+        """Take in another one's."""
+        for name, value in counts.items():
+            mine = getattr(self, name)
+            setattr(self, name, max(mine, value) if name.startswith("max_") else mine + value)
+
     def as_json(self) -> dict[str, Any]:
         """Plain numbers; means over all elements."""
         count = max(self.elements, 1)
@@ -179,6 +189,18 @@ class Ratios:
         self.slower += ratio > SLOWER
         self.faster += ratio < 1 / SLOWER
 
+    def as_counts(self) -> dict[str, Any]:
+        """What merges."""
+        counts = {str(cell): count for cell, count in self._counts.items()}
+        return {"counts": counts, "slower": self.slower, "faster": self.faster}
+
+    def add_counts(self, counts: Mapping[str, Any]) -> None:
+        """Take in another one's."""
+        for cell, count in counts["counts"].items():
+            self._counts[int(cell)] = self._counts.get(int(cell), 0) + count
+        self.slower += counts["slower"]
+        self.faster += counts["faster"]
+
     @property
     def count(self) -> int:
         """How many were counted."""
@@ -192,6 +214,12 @@ class Ratios:
             if seen >= rank:
                 return float(2 ** (cell / self.CELLS_PER_OCTAVE))
         return None
+
+
+PAIR_COUNTS = (
+    *("both_ok", "shadow_failed", "stable_failed", "both_failed"),
+    *("compared", "agreed", "labelled", "same_labels"),
+)
 
 
 class Pairs:
@@ -246,6 +274,26 @@ class Pairs:
                 self.mismatches[difference.mismatch] = self.mismatches.get(difference.mismatch, 0) + 1
             if difference.elements and (name in self.outputs or len(self.outputs) < OUTPUTS_MAX):
                 self.outputs.setdefault(name, OutputTotals()).add(difference)
+
+    def as_counts(self) -> dict[str, Any]:
+        """What merges, as plain data."""
+        return {
+            **{name: getattr(self, name) for name in PAIR_COUNTS},
+            "mismatches": dict(self.mismatches),
+            "outputs": {name: totals.as_counts() for name, totals in self.outputs.items()},
+            "ratios": self.ratios.as_counts(),
+        }
+
+    def add_counts(self, counts: Mapping[str, Any]) -> None:
+        """Take in another one's, in any order."""
+        for name in PAIR_COUNTS:
+            setattr(self, name, getattr(self, name) + counts[name])
+        for mismatch, count in counts["mismatches"].items():
+            self.mismatches[mismatch] = self.mismatches.get(mismatch, 0) + count
+        for name, totals in counts["outputs"].items():
+            if name in self.outputs or len(self.outputs) < OUTPUTS_MAX:
+                self.outputs.setdefault(name, OutputTotals()).add_counts(totals)
+        self.ratios.add_counts(counts["ratios"])
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers. A pair that one side failed has not agreed; one that both failed says nothing."""

@@ -9,6 +9,7 @@ from routing.analysis.ordered import OrderedCusum, State
 
 FUSE_P0_DEFAULT = 0.01  # where there is no SLO for errors
 CHARGES_PER_KEY = 2
+FRESH_MAX = 256  # hits kept for who adds up detectors; of more between two calls nothing is said
 KEYS_MAX = 4_096  # keys with charges that are remembered, those charged longest ago are forgotten first
 
 
@@ -40,9 +41,21 @@ class _Watch:
         self.objective = objective
         self.evidence = OrderedCusum(objective.test if objective else None, fuse)
         self._cap = KeyCap()
+        self._told = 0
+        self.fresh: list[int | None] = []
 
     def hit(self, ticket: int, key_hash: int | None) -> State | None:
-        return self.evidence.hit(ticket, self._cap.is_spent(key_hash))
+        is_capped = self._cap.is_spent(key_hash)
+        if not is_capped and len(self.fresh) < FRESH_MAX:
+            self.fresh.append(key_hash)
+        return self.evidence.hit(ticket, is_capped)
+
+    def take(self, attempts: int) -> tuple[int, list[int | None]]:
+        """What came since the last call. Attempts that were told and then set aside are made up for by later ones."""
+        told, fresh = max(self._told, attempts), self.fresh
+        news = told - self._told, fresh
+        self._told, self.fresh = told, []
+        return news
 
     def odds(self, state: State) -> float:
         return sum(state.odds) / len(state.odds) if state.odds else 1.0
@@ -127,6 +140,12 @@ class Detector:
         """A charged failure. At most ``CHARGES_PER_KEY`` of one key reach the e-CUSUM; all of them reach the fuse."""
         self._no_latency(ticket, mask)
         return self._trip(self._errors, self._errors.hit(ticket, key_hash))
+
+    def take(self) -> dict[str, tuple[int, list[int | None]]]:
+        """By objective, attempts and the keys of hits since the last call: what a merged detector adds up."""
+        watches = [self._errors, *(watch for _, _, watch in self._slow)]
+        found = {w.objective.name: w.take(self._attempts(w)) for w in watches if w.objective}
+        return {name: news for name, news in found.items() if news[0] or news[1]}
 
     def evidence(self) -> dict[str, object]:
         """What is known now, as plain data for the document."""

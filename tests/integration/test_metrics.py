@@ -9,17 +9,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.app import App
+from gateway.backends.registry import BackendKey
 from gateway.errors import InvalidSettings
 from gateway.settings import Admin, Settings, Store, load_settings
+from routing.table import OnnxSpec
 from tests.faults import FaultBackend
 from tests.gateway_process import SECRET, Client, GatewayProcess, corpus, eventually
+from tests.joined import Joined
 from tests.prometheus_server import PrometheusServer, Unobtainable, binary, check_metrics
 
 ROWS = corpus("credit")
@@ -199,9 +200,9 @@ def test_two_hundred_routes_are_scraped_fast_and_beside_the_loop(tmp_path: Path)
                     assert client.infer(name, BODY, version=version).status == 200
         with Client(gateway.admin_port, BEARER) as client:
             lines = client.send("GET", "/metrics").body.count(b"\n")
-            begin_s = cpu_s(gateway.pid)
+            begin_s = cpu_s(gateway)
             costs = sorted(client.send("GET", "/metrics").seconds for _ in range(20))
-            each_s = (cpu_s(gateway.pid) - begin_s) / 20
+            each_s = (cpu_s(gateway) - begin_s) / 20
         took = f"fastest {costs[0] * 1000:.1f} ms, median {costs[10] * 1000:.1f} ms, CPU {each_s * 1000:.1f} ms"
         print(f"{lines} lines; {took}")
         quiet, scraped = infer_s(gateway, names), infer_s(gateway, names, scrapes=True)
@@ -210,10 +211,13 @@ def test_two_hundred_routes_are_scraped_fast_and_beside_the_loop(tmp_path: Path)
         assert each_s < 0.15  # less than 0.05 on a quiet machine; processor time, whatever else runs there
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_s(gateway: GatewayProcess) -> float:
+    """Processor time of the supervisor and its workers so far."""
+    total = 0
+    for pid in [gateway.pid, *gateway.worker_pids]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def infer_s(gateway: GatewayProcess, names: list[str], scrapes: bool = False) -> list[float]:
@@ -295,14 +299,18 @@ def latched(gateway: GatewayProcess) -> bool:
 def test_the_mirrors_counts_have_their_place(tmp_path: Path) -> None:
     async def scraped() -> str:
         settings = Settings(store=Store(url="memory:"), admin=Admin(tokens=()), state_dir=tmp_path)
-        app = App(settings)
-        app.mirrored = SimpleNamespace(
-            results={("credit", "3", "dropped"): 4}, pairs={("credit", "3", "true"): 5, ("credit", "3", "false"): 6}
-        )
-        text, _ = await app.scraper.scrape()
+        joined = Joined(settings)
+        await joined.spoken()
+        key = BackendKey("credit", "3", OnnxSpec(), is_shadow=True)
+        for agrees in (True, True, False):
+            joined.worker.mirror.counts.copy(key, "dropped")
+            joined.worker.mirror.counts.pair(key, agrees=agrees)
+        text, _ = await joined.host.scraper.scrape()
+        await joined.worker.stop()
         return text.decode()
 
     text = asyncio.run(scraped())
-    assert 'turnout_mirror_total{model="credit",result="dropped",version="3"} 4.0\n' in text
-    assert 'turnout_mirror_pairs_total{agree="false",model="credit",version="3"} 6.0\n' in text
+    assert 'turnout_mirror_total{model="credit",result="dropped",version="3"} 3.0\n' in text
+    assert 'turnout_mirror_pairs_total{agree="true",model="credit",version="3"} 2.0\n' in text
+    assert 'turnout_mirror_pairs_total{agree="false",model="credit",version="3"} 1.0\n' in text
     assert re.search(r'turnout_build_info\{onnxruntime="[\d.]+",python="[\d.]+",version="[\w.]+"\} 1.0\n', text)

@@ -40,6 +40,14 @@ def no_problems(_route: Route) -> Sequence[Problem]:
     return ()
 
 
+async def _nothing(_models: Sequence[str]) -> Mapping[str, Any]:
+    return {}
+
+
+async def _overview() -> Mapping[str, Any]:
+    return {"revision": 7}
+
+
 class Plane:
     """One app; ``status``, ``metrics`` and the like can be replaced per test."""
 
@@ -51,8 +59,8 @@ class Plane:
                 "store": self.store,
                 "tokens": TOKENS,
                 "check_route": no_problems,
-                "status": lambda model: None,
-                "overview": lambda: {"revision": 7},
+                "status": _nothing,
+                "overview": _overview,
                 "metrics": None,
                 "now": lambda: NOW,
                 "refused": self.refused,

@@ -1,3 +1,6 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from routing.codec import decode
 from routing.document import RouteDocument
 from routing.explain import explain
@@ -36,7 +39,14 @@ def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
         assert (await plane.ask("GET", "/routes/credit/status")).status_code == 503
 
     live = {"credit": {"applied_revision": 1, "revision": 99, "versions": {"1": {"state": "ready"}}}}
-    on_a_plane(scenario, status=live.get, overview=lambda: {"draining": False})()
+
+    async def statuses(models: Sequence[str]) -> Mapping[str, Any]:
+        return {model: live[model] for model in models if model in live}
+
+    async def overview() -> Mapping[str, Any]:
+        return {"draining": False}
+
+    on_a_plane(scenario, status=statuses, overview=overview)()
 
 
 @on_a_plane

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.control.disk_copy import FILE_NAME, DiskCopy, Table
-from gateway.control.link import Lowered
+from gateway.control.messages import Lowered
 
 names = st.text(min_size=1, max_size=8)
 tables = st.builds(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.backends.onnx import OnnxBackend
 from gateway.backends.registry import BackendKey, Registry
-from gateway.control.link import Applied, Forget, Lower, Refused, StoredDocument, Up
+from gateway.control.messages import Applied, Forget, Lower, Refused, StoredDocument, Up
 from gateway.control.sync import Sync
 from gateway.runtime.snapshot import Runtime
 from routing.codec import encode

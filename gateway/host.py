@@ -1,0 +1,203 @@
+"""The one place that builds what there must be one of on a machine, beside the workers, and joins it."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from gateway.admin.auth import ensure_token
+from gateway.admin.endpoints import admin_app
+from gateway.admin.refusals import RefusedLogins
+from gateway.admin.scrape import scrape_app
+from gateway.control.disk_copy import DiskCopy
+from gateway.control.presence import make_replica_id
+from gateway.control.supervisor import Supervisor
+from gateway.control.workers import Workers, missing
+from gateway.dataplane.doorkeeper import Doorkeeper, admin_bounds
+from gateway.dataplane.frontdoor import front_door
+from gateway.errors import CannotStart
+from gateway.metrics.block import shared_block
+from gateway.metrics.collector import Scraper
+from gateway.metrics.families import CONNECTIONS, INFLIGHT, LOGINS_REFUSED, LOOP_LAG, WORKERS, WORKERS_LATE
+from gateway.metrics.ledger import Ledger
+from gateway.metrics.totals import Blocks, Samples, across
+from gateway.route_files import problems_of_backends
+from gateway.runtime.summed import route_status, worker_status
+from gateway.settings import Settings, Token
+from routing.store import store_from_url
+from routing.table import Route
+
+STATES = ("serving", "starting", "silent")
+
+
+class Host:
+    """Store, watch, disk copy, admin plane and metrics of one gateway, whatever the number of its workers.
+
+    Args:
+        own_ports: Those that the gateway listens on.
+
+    Attributes:
+        workers: Those that are linked.
+        blocks: Where they count.
+        door: Protocol class of its listeners.
+        admin_app: ASGI application of the admin plane.
+        metrics_app: ASGI application of ``/metrics`` alone.
+        replica_id: Name of the gateway among those on the store.
+        draining: Set when the gateway is about to end: whatever streams or waits on the admin plane ends too.
+        connections: Says how many connections are open on the listeners of this process; the server's.
+        of_processes: What is known of the workers' processes, by slot, and as samples.
+        token_file: Where the admin token of an embedded gateway is; ``None`` when tokens were configured.
+    """
+
+    def __init__(
+        self, settings: Settings, seeds: Sequence[Route] = (), own_ports: Collection[int] = frozenset()
+    ) -> None:
+        """Build everything; must run on the loop that will serve."""
+        self._settings = settings
+        self._seeds = tuple(seeds)
+        self.workers = Workers()
+        block, reader = shared_block()
+        self.blocks = Blocks([reader])
+        self.door = front_door(Doorkeeper(admin_bounds(settings.server), Ledger(block).bound_hit))
+        try:
+            self.store = store_from_url(settings.store_url)
+        except ValueError as error:
+            raise CannotStart(f"store.url: {error}") from None
+        self.replica_id = make_replica_id()
+        self.draining = asyncio.Event()
+        keeps = self.store.kind != "memory"
+        self.supervisor = Supervisor(
+            self.store,
+            self.workers,
+            DiskCopy(settings.state_dir if keeps else None),
+            time.time,
+            check_s=settings.store.check_s,
+            replica_id=self.replica_id,
+        )
+        self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
+        self.token_file: Path | None = None
+        self.connections: Callable[[], Mapping[str, int]] = dict
+        self.of_processes: Callable[[], tuple[Mapping[int, Mapping[str, Any]], Samples]] = lambda: ({}, {})
+        tokens, self._refused = self._tokens(), Counter[str]()
+        self.scraper = Scraper(self.blocks, self.facts)
+        self.admin_app: ASGIApp = admin_app(
+            store=self.store,
+            tokens=tokens,
+            check_route=lambda route: problems_of_backends(route, settings, own_ports),
+            status=self.status,
+            overview=self.overview,
+            metrics=self.scraper.scrape,
+            now=time.time,
+            replica_id=self.replica_id,
+            draining=self.draining,
+            refusals=self._refusals,
+            refused=self._refused,
+            metrics_are_open=settings.metrics.open,
+        )
+        self.metrics_app: ASGIApp = scrape_app(
+            tokens, self.scraper.scrape, self._refused, self._refusals, metrics_are_open=settings.metrics.open
+        )
+
+    async def start(self) -> None:
+        """Read the table; workers get it as soon as they are linked.
+
+        Raises:
+            CannotStart: There is no table to serve from.
+        """
+        await self.supervisor.start(self._seeds)
+
+    async def stop(self) -> None:
+        """Leave the store."""
+        await self._refusals.flushed()
+        await self.supervisor.stop()
+
+    @property
+    def models(self) -> list[str]:
+        """Models that have a route."""
+        return self.supervisor.judge.models
+
+    async def status(self, models: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Live status of routes on this replica; without those that no worker serves."""
+        told = await self.workers.ask("routes", models)
+        found = {}
+        for model in models:
+            facts = {number: routes[model] for number, routes in told.items() if model in routes}
+            if facts:
+                found[model] = self._route(model, facts, missing(self.workers.members, told))
+        return found
+
+    def _route(self, model: str, facts: Mapping[int, Mapping[str, Any]], silent: Sequence[int]) -> dict[str, Any]:
+        plain = route_status(list(facts.values()), self.supervisor.judge.status(model))
+        plain["workers"] = [{"worker": number, **worker_status(one)} for number, one in facts.items()]
+        warnings = plain["warnings"]
+        if (refusal := self.supervisor.refused.get(model)) is not None:
+            problems = "; ".join(f"{p.pointer}: {p.message}" for p in refusal.problems)
+            plain["refused"] = {"revision": refusal.revision, "problems": problems}
+            warnings.append(f"revision {refusal.revision} was refused: {problems}")
+        if not self.supervisor.is_store_reachable:
+            warnings.append(f"the store cannot be reached: {self.supervisor.store_problem}")
+        warnings += [f"worker {number} does not answer: its numbers are missing" for number in silent]
+        return plain
+
+    async def overview(self) -> Mapping[str, Any]:
+        """What the gateway says of itself."""
+        told = await self.workers.ask("overview")
+        processes, _ = self.of_processes()
+        members = {member.number: member for member in self.workers.members}
+        return {
+            "ready": bool(told) and all(one["ready"] for one in told.values()) and not self.draining.is_set(),
+            "draining": self.draining.is_set(),
+            "in_work": sum(one["in_work"] for one in told.values()),
+            "mirror_bytes": sum(one["mirror_bytes"] for one in told.values()),
+            "loop_lag_ms": max((one["loop_lag_ms"] for one in told.values()), default=0.0),
+            "workers": [
+                {
+                    "worker": number,
+                    "state": self._state(number),
+                    **processes.get(number, {}),
+                    **told.get(number, {}),
+                }
+                for number in sorted({*members, *processes})
+            ],
+            **self.supervisor.overview(),
+        }
+
+    def _state(self, number: int) -> str:
+        member = next((member for member in self.workers.members if member.number == number), None)
+        if member is None or not member.is_serving:
+            return "starting"
+        return "silent" if member.is_silent else "serving"
+
+    async def facts(self) -> Samples:
+        """What is true now, for a scrape."""
+        told = await self.workers.ask("facts")
+        parts = [
+            {name: {tuple(labels): value for labels, value in held} for name, held in samples.items()}
+            for samples in told.values()
+        ]
+        here: Samples = {
+            INFLIGHT.name: {(): 0},
+            LOOP_LAG.name: {(): 0.0},
+            CONNECTIONS.name: {(listener,): count for listener, count in self.connections().items()},
+        }
+        processes, of_processes = self.of_processes()
+        states = Counter(self._state(number) for number in {*processes, *(m.number for m in self.workers.members)})
+        return {
+            **across([here, *parts]),
+            **self.supervisor.samples(),
+            **of_processes,
+            LOGINS_REFUSED.name: {(why,): count for why, count in self._refused.items()},
+            WORKERS.name: {(state,): states[state] for state in STATES},
+            WORKERS_LATE.name: {(): self.workers.late_answers},
+        }
+
+    def _tokens(self) -> Sequence[Token]:
+        if self._settings.admin.tokens:
+            return self._settings.admin.tokens
+        _, token = ensure_token(self._settings.state_dir)
+        self.token_file = self._settings.state_dir / "admin.token"
+        return (token,)

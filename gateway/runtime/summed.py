@@ -1,0 +1,220 @@
+"""The status of a route: what each worker says of it, added up."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from routing.analysis.compare import Pairs
+from routing.analysis.histogram import Histogram
+
+IDLE_S = 60.0
+QUANTILES = (0.5, 0.9, 0.99)
+WORST_FIRST = ("failed", "closed", "loading", "ready")
+COPIES = ("offered", "waiting", "sent", "in_flight", "not_sent", "results", "not_paired", "not_compared")
+NO_MERGED: Mapping[str, Any] = {}
+
+Facts = Mapping[str, Any]
+
+
+def route_status(facts: Sequence[Facts], merged: Mapping[str, Mapping[str, Any]] = NO_MERGED) -> dict[str, Any]:
+    """One route over all workers.
+
+    Counters, histograms and pairs are sums; a version is as ready as in the worker where it is least so; evidence of
+    detectors is the strongest, that of each worker stands beside it.
+
+    Args:
+        facts: What each worker says, at least one.
+        merged: By version, what the detector over all workers says.
+    """
+    newest = max(facts, key=lambda one: int(one["revision"]))  # an edit may be on its way to the others
+    arms = [_same(facts, "variants", arm) for arm in newest["variants"]]
+    shadows = [_same(facts, "shadows", shadow) for shadow in newest["shadows"]]
+    variants = [_arm(arm, merged.get(arm[0]["version"], NO_MERGED)) for arm in arms]
+    return {
+        "model": newest["model"],
+        "revision": newest["revision"],
+        "variants": variants,
+        "shadows": [_shadow(shadow) for shadow in shadows],
+        "warnings": [
+            *(warning for arm, variant in zip(arms, variants, strict=True) for warning in _warnings(arm, variant)),
+            *(warning for shadow in shadows for warning in _idle(shadow)),
+            *newest["idle"],
+        ],
+    }
+
+
+def worker_status(facts: Facts) -> dict[str, Any]:
+    """What one worker serves of a route, and how far its own guards are."""
+    return {
+        "revision": facts["revision"],
+        "variants": [
+            {
+                "version": arm["version"],
+                "state": arm["state"],
+                "drawn": arm["counters"]["drawn"],
+                **{name: arm[name] for name in ("guard", "evidence") if name in arm},
+            }
+            for arm in facts["variants"]
+        ],
+    }
+
+
+def _same(facts: Sequence[Facts], part: str, wanted: Facts) -> list[Facts]:
+    """What all workers say of one version in one epoch; the first is the newest's."""
+    found = [
+        item
+        for one in facts
+        for item in one[part]
+        if item is not wanted and (item["version"], item["epoch"]) == (wanted["version"], wanted["epoch"])
+    ]
+    return [wanted, *found]
+
+
+def _arm(arms: Sequence[Facts], merged: Mapping[str, Any]) -> dict[str, Any]:
+    worst = _worst(arms)
+    plain: dict[str, Any] = {
+        **{name: arms[0][name] for name in ("version", "role", "weight_ppm", "epoch")},
+        **{name: worst[name] for name in ("state", "reason", "note")},
+        "counters": _sum(arm["counters"] for arm in arms),
+        "latency": _latency(arms),
+    }
+    if "instances" in arms[0]:
+        plain["instances"] = _instances(arms)
+    if arms[0]["role"] == "stable":
+        plain["evidence"] = _strongest([arm.get("evidence", {}) for arm in arms])
+    else:
+        plain |= {
+            "guard": _guard([arm["guard"] for arm in arms if "guard" in arm]),
+            "lowered": any(arm["lowered"] for arm in arms),
+            **{name: _first([*arms, merged], name) for name in ("alarm", "would_have_flipped")},
+        }
+    if merged and len(arms) > 1:
+        plain["merged"] = merged["evidence"]
+    return plain
+
+
+def _instances(arms: Sequence[Facts]) -> list[dict[str, Any]]:
+    """The servers of a remote version, by address: as ready as where they are least so, counts added up."""
+    by_url: dict[str, list[Facts]] = {}
+    for arm in arms:
+        for instance in arm.get("instances", ()):
+            by_url.setdefault(instance["url"], []).append(instance)
+    said = ("url", "state", "reason")
+    return [
+        {
+            **{name: _worst(seen)[name] for name in said},
+            **_sum({name: count for name, count in one.items() if name not in said} for one in seen),
+        }
+        for seen in by_url.values()
+    ]
+
+
+def _worst(items: Sequence[Facts]) -> Facts:
+    return min(items, key=lambda item: WORST_FIRST.index(item["state"]) if item["state"] in WORST_FIRST else 0)
+
+
+def _sum(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts added up, those of mappings within too."""
+    total: dict[str, Any] = {}
+    for one in counters:
+        for name, value in one.items():
+            if isinstance(value, Mapping):
+                total[name] = _sum([total.get(name, {}), value])
+            else:
+                total[name] = total.get(name, 0) + value
+    return total
+
+
+def _latency(arms: Sequence[Facts]) -> dict[str, Any]:
+    histogram = Histogram()
+    for arm in arms:
+        histogram.add(Histogram(arm["cells"]))
+    quantiles = {f"p{q * 100:g}_ms": histogram.quantile(q) for q in QUANTILES}
+    return {
+        "count": histogram.count,
+        **{name: None if value is None else round(value * 1000, 3) for name, value in quantiles.items()},
+    }
+
+
+def _strongest(evidence: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for one in evidence for name in one)
+    return {name: max(one.get(name, 1.0) for one in evidence) for name in names}
+
+
+def _guard(guards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of detectors of one version: the strongest evidence of each, counts added up."""
+    first = guards[0]
+    fuses = [guard["fuse"] for guard in guards]
+    return {
+        "tripped": any(guard["tripped"] for guard in guards),
+        "fuse": {
+            **first["fuse"],
+            "run": max(fuse["run"] for fuse in fuses),
+            "charged": sum(fuse["charged"] for fuse in fuses),
+        },
+        "objectives": {
+            name: {
+                **watch,
+                "odds": max(guard["objectives"].get(name, watch)["odds"] or 0.0 for guard in guards),
+                **{
+                    count: sum(guard["objectives"].get(name, {}).get(count, 0) for guard in guards)
+                    for count in ("attempts", "charged", "capped", "late")
+                },
+            }
+            for name, watch in first["objectives"].items()
+        },
+    }
+
+
+def _first(items: Iterable[Mapping[str, Any]], name: str) -> str:
+    return next((item[name] for item in items if item.get(name)), "")
+
+
+def _least_idle(items: Sequence[Facts]) -> float | None:
+    return min((item["idle_s"] for item in items if item["idle_s"] is not None), default=None)
+
+
+def _shadow(shadows: Sequence[Facts]) -> dict[str, Any]:
+    worst, pairs = _worst(shadows), Pairs()
+    for shadow in shadows:
+        pairs.add_counts(shadow["pairs"])
+    return {
+        **{name: shadows[0][name] for name in ("version", "sample_ppm", "epoch")},
+        **{name: worst[name] for name in ("state", "reason")},
+        **_sum({name: shadow[name] for name in COPIES} for shadow in shadows),
+        **pairs.as_json(),
+    }
+
+
+def _warnings(arms: Sequence[Facts], variant: Facts) -> Iterator[str]:
+    """Of one variant: what each worker says of it, and what it became over all of them."""
+    version, worst = variant["version"], _worst(arms)
+    if not worst["is_ready"]:
+        yield f"version {version!r} is not ready: {worst['reason']}"
+    else:
+        for instance in variant.get("instances", ()):
+            if instance["reason"]:
+                yield f"an instance of version {version!r} is not ready: {instance['reason']}"
+    for note in dict.fromkeys(arm["note"] for arm in arms if arm["note"]):
+        yield f"version {version!r} {note}"
+    if variant.get("alarm"):
+        yield f"version {version!r} tripped and was not lowered: {variant['alarm']}"
+    if variant.get("lowered") and variant["weight_ppm"]:
+        yield f"version {version!r} was lowered here and the store does not say so yet"
+    if variant["role"] == "canary" and variant["weight_ppm"] and not variant["lowered"]:
+        idle_s = _least_idle(arms)
+        if idle_s is None:
+            yield f"canary {version!r} has seen no request in this epoch"
+        elif idle_s > IDLE_S:
+            yield f"canary {version!r} has seen no request for {idle_s:.0f} s"
+
+
+def _idle(shadows: Sequence[Facts]) -> Iterator[str]:
+    """A shadow that gets nothing proves nothing."""
+    idle_s = _least_idle(shadows)
+    if not shadows[0]["sample_ppm"] or (idle_s is not None and idle_s <= IDLE_S):
+        return
+    not_sent = _sum(shadow["not_sent"] for shadow in shadows)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in not_sent.items())
+    why = f"; not sent: {reasons}" if reasons else ""
+    since = "in this epoch" if idle_s is None else f"for {idle_s:.0f} s"
+    yield f"shadow {shadows[0]['version']!r} is configured but idle: no copy was sent {since}{why}"

@@ -1,0 +1,148 @@
+"""What all workers saw together: trips that no worker has enough evidence for, and what holds them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from gateway.control.judge import Judge
+from gateway.control.messages import Count, Counted, Lowered
+from routing.analysis.guard import Detector
+from routing.analysis.objective import objectives
+from routing.codec import encode
+from routing.document import RouteDocument
+from tests.builders import document
+
+SLO = {"errors": {"max_rate": 0.01}}
+
+
+class Bench:
+    """A judge that follows one document."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.document = document(slo=SLO, **parts)
+        self.lowered: list[Lowered] = []
+        self.judge = Judge(self.lowered.append)
+        self.follow(self.document)
+
+    def follow(self, current: RouteDocument) -> None:
+        self.judge.follow("credit", encode(current))
+
+    def hear(self, worker: int, attempts: int, hits: list[int | None], *, version: str = "2", **parts: Any) -> None:
+        said = {"epoch": self.document.epoch[version], "is_stable": version == "1", "stable_is_ready": True} | parts
+        self.judge.hear(worker, Counted((Count("credit", version, deltas={"errors": (attempts, hits)}, **said),)))
+
+    def flush(self, rounds: int, hits: list[int | None], **parts: Any) -> None:
+        for _ in range(rounds):
+            for worker in range(4):
+                self.hear(worker, 10, hits, **parts)
+            self.judge.step()
+
+
+def played(play: Callable[[], None]) -> None:
+    async def scenario() -> None:
+        play()
+
+    asyncio.run(scenario())
+
+
+def test_four_workers_find_out_what_one_cannot() -> None:
+    def play() -> None:
+        bench = Bench()
+        alone = Detector(objectives(max_rate=0.01))
+        for _ in range(8):
+            tickets = [alone.dispatched() for _ in range(10)]
+            assert alone.charged(tickets[4], 0, None) is None
+        bench.flush(8, [None])
+        assert [(low.model, low.version, low.evidence["merged"]) for low in bench.lowered] == [("credit", "2", True)]
+        assert bench.lowered[0].reason.startswith("errors: ")
+        assert bench.lowered[0].evidence["objective"] == "errors"
+        bench.flush(8, [None])
+        assert len(bench.lowered) == 1
+
+    played(play)
+
+
+def test_a_healthy_canary_is_left_alone() -> None:
+    def play() -> None:
+        bench = Bench()
+        for _ in range(200):
+            bench.flush(1, [])
+            bench.hear(0, 100, [None])
+        assert not bench.lowered
+
+    played(play)
+
+
+def test_two_hits_of_one_key_count_wherever_they_were_seen() -> None:
+    def play() -> None:
+        bench = Bench()
+        bench.flush(50, [7])
+        assert not bench.lowered
+        assert bench.judge.status("credit")["2"]["evidence"]["errors"]["charged"] == 2
+
+    played(play)
+
+
+def test_a_fault_that_stable_shares_keeps_the_weights() -> None:
+    def play() -> None:
+        bench = Bench()
+        for _ in range(12):
+            for worker in range(4):
+                bench.hear(worker, 10, [None], version="1")
+            bench.flush(1, [None])
+        assert not bench.lowered
+        assert "stable breaks errors too" in bench.judge.status("credit")["2"]["alarm"]
+
+    played(play)
+
+
+def test_a_stable_that_is_not_ready_keeps_the_weights_until_its_worker_is_gone() -> None:
+    def play() -> None:
+        bench = Bench()
+        bench.hear(3, 1, [], stable_is_ready=False)
+        for _ in range(12):
+            for worker in range(3):
+                bench.hear(worker, 10, [None])
+            bench.judge.step()
+        assert not bench.lowered
+        assert "stable is not ready" in bench.judge.status("credit")["2"]["alarm"]
+        bench.judge.left(3)
+        bench.flush(12, [None])
+        assert len(bench.lowered) == 1
+
+    played(play)
+
+
+def test_a_guard_that_does_not_act_reports() -> None:
+    def play() -> None:
+        bench = Bench(enforce=False)
+        bench.flush(20, [None])
+        assert not bench.lowered
+        assert "attempts failed" in bench.judge.status("credit")["2"]["would_have_flipped"]
+
+    played(play)
+
+
+def test_evidence_of_another_epoch_is_nobodys() -> None:
+    def play() -> None:
+        bench = Bench()
+        bench.flush(20, [None], epoch=99)
+        assert not bench.lowered
+        assert not bench.judge.status("credit")
+
+    played(play)
+
+
+def test_a_detector_tells_each_hit_and_each_attempt_once() -> None:
+    detector = Detector(objectives(max_rate=0.01, p99_ms=50))
+    first, second, third = (detector.dispatched() for _ in range(3))
+    detector.set_aside(first, 0)
+    assert detector.take() == {"errors": (2, []), "latency_p99": (2, [])}
+    detector.charged(first, 0, 5)
+    mask, _ = detector.sweep(second, 0.06, 0, None)
+    assert mask
+    assert detector.take() == {"errors": (1, [5]), "latency_p99": (0, [None])}
+    detector.set_aside(third, 0)
+    assert detector.take() == {}
+    detector.dispatched()
+    assert detector.take() == {}, "the one that was set aside after it was told is made up for"
