@@ -12,12 +12,13 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.app import App
+from gateway.app import Worker
 from gateway.dataplane.doorkeeper import BODY, LINGER
 from gateway.dataplane.fastlane import FastLane
 from gateway.settings import Settings
 from routing.parse import parse_route
 from tests.gateway_process import DEMO
+from tests.joined import Joined
 
 TURNS = 5_000  # of the loop that an answer may take
 SPIN_TURNS = 500  # of them without a pause
@@ -48,17 +49,17 @@ class Conversation:
 class LaneServer:
     """One gateway's data listener."""
 
-    def __init__(self, app: App, *, is_fast: bool) -> None:
-        self._app = app
+    def __init__(self, worker: Worker, *, is_fast: bool) -> None:
+        self._worker = worker
         self._state = ServerState()
         self._state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
-        self._config = Config(app.data_app, ws="none", lifespan="off", log_config=None, access_log=False)
+        self._config = Config(worker.data_app, ws="none", lifespan="off", log_config=None, access_log=False)
         self._config.load()
         self.doors: list[Any] = []
         self.received: list[int] = []
         self.fast: list[int] = []
         server = self
-        base: Any = app.doors["data"]
+        base: Any = worker.data_door
         assert issubclass(base, FastLane) == is_fast
 
         class Watched(base):  # type: ignore[misc]
@@ -131,7 +132,7 @@ class LaneServer:
         quiet = 0
         for turn in range(TURNS):
             waits = not self._state.tasks or self.doors[0].phase == BODY
-            quiet = quiet + 1 if waits and not self._app.pipeline.in_work else 0
+            quiet = quiet + 1 if waits and not self._worker.pipeline.in_work else 0
             if quiet > QUIET_TURNS:
                 return
             await asyncio.sleep(0 if turn < SPIN_TURNS else 0.001)
@@ -156,7 +157,7 @@ def _all_of(client: socket.socket) -> bytes:
 @asynccontextmanager
 async def two_lanes() -> AsyncIterator[tuple[LaneServer, LaneServer]]:
     """The same gateway with and without its fast lane."""
-    apps, servers = [], []
+    joined, servers = [], []
     with tempfile.TemporaryDirectory() as folder:
         for is_fast in (True, False):
             settings = Settings(
@@ -165,17 +166,21 @@ async def two_lanes() -> AsyncIterator[tuple[LaneServer, LaneServer]]:
                 state_dir=Path(folder) / str(is_fast),
                 server={"fast_lane": is_fast},
             )
-            app = App(settings, [parse_route(ROUTE)])
-            await app.start()
-            await app.settle()
-            server = LaneServer(app, is_fast=is_fast)
+            both = Joined(settings, [parse_route(ROUTE)])
+            await both.host.start()
+            while not both.worker.runtime.current.routes:
+                await asyncio.sleep(0)
+            await both.worker.stable_loaded()
+            await both.worker.settle()
+            server = LaneServer(both.worker, is_fast=is_fast)
             await server.start()
-            apps.append(app)
+            joined.append(both)
             servers.append(server)
         try:
             yield servers[0], servers[1]
         finally:
             for server in servers:
                 await server.stop()
-            for app in apps:
-                await app.stop()
+            for both in joined:
+                await both.worker.stop()
+                await both.host.stop()
