@@ -25,7 +25,8 @@ def newest(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def markdown(results: Iterable[Mapping[str, Any]]) -> str:
-    """One line for each goal and each figure with a limit."""
+    """One line for each goal and each figure with a limit; below it where and when."""
+    results = list(results)
     lines = ["| row | compared | turnout | theirs | ratio | goal |", "|---|---|---|---|---|---|"]
     for raw in results:
         summaries = {summary["contender"]: summary for summary in raw["summaries"]}
@@ -37,7 +38,18 @@ def markdown(results: Iterable[Mapping[str, Any]]) -> str:
                 lines.append(
                     f"| `{raw['row']}` | {figure['name']} | {figure['value']:.3g} | | | ≤ {figure['limit']:.3g} |"
                 )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_measured(results)]) + "\n"
+
+
+def _measured(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    places: dict[tuple[str, str, int], set[str]] = {}
+    for raw in results:
+        place = raw["date"][:10], raw["machine"]["cpu"], raw["machine"]["cores"]
+        places.setdefault(place, set()).add(raw["commit"])
+    return [
+        f"Measured {day} on {cores} cores of {cpu}, turnout {', '.join(sorted(commits))}."
+        for (day, cpu, cores), commits in sorted(places.items())
+    ]
 
 
 def _words(goal: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ class Verdict:
 
     goal: Goal
     ratio: float
+    disturbed: bool = False
 
     @property
     def met(self) -> bool | None:
@@ -57,7 +58,8 @@ class Verdict:
         goal = f"{self.goal.ours} {self.goal.measure} / {self.goal.against} {sign} {self.goal.limit:.3g}"
         if self.met is None:
             return f"{goal}: not measured"
-        return f"{goal}: {self.ratio:.3g}, {'met' if self.met else 'MISSED'}"
+        doubt = " (disturbed: says little)" if self.disturbed else ""
+        return f"{goal}: {self.ratio:.3g}, {'met' if self.met else 'MISSED'}{doubt}"
 
 
 def outcome_of(contest: Contest) -> Outcome:
@@ -68,15 +70,14 @@ def outcome_of(contest: Contest) -> Outcome:
 def verdicts(outcome: Outcome) -> list[Verdict]:
     """Every goal of a row beside what was measured."""
     by_name = {summary.contender: summary for summary in outcome.summaries}
-    return [
-        Verdict(goal, _ratio(by_name.get(goal.ours), by_name.get(goal.against), goal.measure)) for goal in outcome.goals
-    ]
+    return [_verdict(goal, by_name.get(goal.ours), by_name.get(goal.against)) for goal in outcome.goals]
 
 
-def _ratio(ours: Summary | None, theirs: Summary | None, measure: str) -> float:
-    if ours is None or theirs is None or not getattr(theirs, measure):
-        return float("nan")
-    return float(getattr(ours, measure) / getattr(theirs, measure))
+def _verdict(goal: Goal, ours: Summary | None, theirs: Summary | None) -> Verdict:
+    if ours is None or theirs is None or not getattr(theirs, goal.measure):
+        return Verdict(goal, float("nan"))
+    ratio = getattr(ours, goal.measure) / getattr(theirs, goal.measure)
+    return Verdict(goal, float(ratio), disturbed=bool(ours.disturbed or theirs.disturbed))
 
 
 def _marks(summary: Summary) -> str:

@@ -16,11 +16,13 @@ END_S = 10.0
 
 
 def commit() -> str:
-    """Of the working tree that is measured."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "?"
+    """Of the gateway that is measured; raw results that were just written do not make it another one."""
+    described = _git("describe", "--always").stdout.strip() or "?"
+    return described + ("-dirty" if _git("diff", "--quiet", "HEAD", "--", "gateway", "routing").returncode == 1 else "")
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def gateway(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,18 @@ def test_goals_are_ratios_of_ours_to_theirs() -> None:
 
     assert (round(cpu.ratio, 6), cpu.met) == (1.1, True)
     assert (round(rps.ratio, 3), rps.met) == (0.909, True)
+    assert cpu.sentence == "turnout cpu_us / nginx <= 1.1: 1.1, met"
     assert missing.met is None
     assert missing.sentence == "turnout cpu_us / envoy <= 0.45: not measured"
+
+
+def test_a_goal_that_was_measured_on_a_busy_machine_says_so() -> None:
+    busy = a_summary("nginx", 20, foreign_cores=0.5)
+    outcome = Outcome("proxy", "", [a_summary("turnout", 20), busy], goals=[Goal("nginx", 1.1)])
+
+    [verdict] = verdicts(outcome)
+
+    assert verdict.sentence == "turnout cpu_us / nginx <= 1.1: 1, met (disturbed: says little)"
 
 
 def test_a_figure_without_a_value_misses_its_limit() -> None:
@@ -130,14 +141,15 @@ def test_the_readme_s_table_comes_from_the_newest_raw_results(tmp_path: Path) ->
             "proxy", "", [a_summary("turnout", cpu_us), a_summary("nginx", 16)], goals=[Goal("nginx", 1.1)]
         )
         outcome.figures = [Figure("added, µs", 1.25, 1.5), Figure("no limit", 3.0)]
-        (tmp_path / f"{day}-bench-proxy.json").write_text(json.dumps(as_json(outcome, "", "")))
+        (tmp_path / f"{day}-bench-proxy.json").write_text(json.dumps(as_json(outcome, "", "abc")))
 
     table = markdown(newest(tmp_path).values())
 
-    assert table.splitlines()[2:] == [
+    assert table.splitlines()[2:4] == [
         "| `proxy` | CPU / nginx | 20.0 µs | 16.0 µs | 1.25 | ≤ 1.1 |",
         "| `proxy` | added, µs | 1.25 | | | ≤ 1.5 |",
     ]
+    assert re.fullmatch(r"Measured \d{4}-\d\d-\d\d on \d+ cores of .+, turnout abc\.", table.splitlines()[5])
     assert update("a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n", "new\n") == (
         "a\n<!-- bench -->\nnew\n<!-- /bench -->\nb\n"
     )

@@ -32,9 +32,10 @@ def _turnout(name: str, count: int, asked: int) -> Start:
         question = work.json_question("/v2/models/model-0/infer")
         work.check(process.data_port, question)
         spread = replace(question, path=f"/v2/models/model-{{n/{asked}}}/infer")
+        drive = driver(lab, process.data_port, spread)
         return Target(
-            name, commit(), process.pid, driver(lab, process.data_port, spread), process.data_port, rests=False
-        )
+            name, commit(), process.pid, drive, process.data_port
+        )  # it rests: a thousand routes are looked after
 
     return start
 
