@@ -224,6 +224,11 @@ class DataPlane:
             deliver=lambda answer: None if answered.done() else answered.set_result(answer),
             on_old=lambda: watcher.append(loop.create_task(_until_gone(asked.request, answered))),
         )
+
+        def left(now_s: float) -> None:
+            exchange.left_s = now_s
+
+        asked.request.scope["turnout.on_left"] = left
         try:
             self._pipeline.begin(exchange, version, asked.headers)
             return await answered
