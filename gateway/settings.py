@@ -88,7 +88,7 @@ class Server(Section):
     head_timeout_s: float = Field(default=10, gt=0)
     body_timeout_s: float = Field(default=300, gt=0)
     write_timeout_s: float = Field(default=60, gt=0)
-    half_close_s: float = Field(default=0, ge=0)
+    half_close_s: float = Field(default=1, ge=0)
     linger_s: float = Field(default=2, gt=0)
     linger_bytes: int = Field(default=16 << 20, ge=0)
     drain_notice_ms: float = Field(default=200, ge=0, le=60_000)

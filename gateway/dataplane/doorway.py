@@ -1,6 +1,7 @@
 """The life of a connection: phases, deadlines, refusals and a polite end. What is said on it is not read here."""
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -19,6 +20,7 @@ OVER_A_BOUND = {
     "max_connections_per_client": "your address holds as many connections as it may: come back later",
 }
 IDS = RequestIds()
+OnLeft = Callable[[float], None]
 
 
 class Doorway(HttpToolsProtocol):
@@ -120,6 +122,10 @@ class Doorway(HttpToolsProtocol):
             return False
         self.is_half_closed = self._is_deaf = True
         self.keeper.half_closed(self)
+        if self._in_work is not None:
+            on_left: OnLeft | None = self._in_work.scope.get("turnout.on_left")  # type: ignore[assignment]
+            if on_left is not None:
+                on_left(monotonic())
         return True
 
     def gone(self) -> None:

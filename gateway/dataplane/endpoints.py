@@ -245,6 +245,11 @@ class DataPlane:
             deliver=deliver,
             on_old=lambda: watcher.append(loop.create_task(_until_gone(asked.request, answered))),
         )
+
+        def left(now_s: float) -> None:
+            exchange.left_s = now_s
+
+        asked.request.scope["turnout.on_left"] = left
         try:
             exchange.begun_s = monotonic()
             self._pipeline.begin(exchange, version, asked.headers)

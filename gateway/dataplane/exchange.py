@@ -41,6 +41,7 @@ class Exchange:
         key: The sticky key, ``None`` when the route has none or the request carries none.
         in_sequence: The request belongs to a sequence, and so to stable.
         latency_s: Of the attempt that ended last.
+        left_s: When the client closed its side of the connection, 0 when it did not: it may be gone, or wait.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Exchange:
         "key",
         "key_hash",
         "latency_s",
+        "left_s",
         "mask",
         "may_fail_over",
         "model",
@@ -112,6 +114,7 @@ class Exchange:
         self.key: bytes | None = None
         self.key_hash: int | None = None
         self.latency_s = 0.0
+        self.left_s = 0.0
         self.ticket = 0
         self.mask = 0
         self.attempts = 0

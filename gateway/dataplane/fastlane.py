@@ -110,6 +110,13 @@ class FastLane(FrontDoor):
             self.lane.tally.left_early(self._drop_head().model)
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more: what guards make of its request is judged as of now."""
+        is_kept = super().eof_received()
+        if is_kept and self._exchange is not None:
+            self._exchange.left_s = self.lane.clock()
+        return is_kept
+
     def shutdown(self) -> None:
         """The server ends: answer what is in hand, and then close."""
         if self._exchange is None and self._head is None:

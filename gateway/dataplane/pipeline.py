@@ -91,12 +91,12 @@ class Pipeline:
         self._attempt(exchange, arm, now_s)
 
     def abandon(self, exchange: Exchange) -> None:
-        """The client left: give the attempt up and answer nobody."""
+        """The client left, or closed its side and was not answered in time: give the attempt up and answer nobody."""
         if exchange.is_done:
             return
         exchange.cancel()
         if exchange.detector is not None and exchange.refusal is None:
-            self._observer.abandoned(exchange, self._clock())
+            self._observer.abandoned(exchange, exchange.left_s or self._clock())
         self._count(exchange, Kind.CANCELLED)
         self._tally.left(exchange)
         self._leave(exchange)

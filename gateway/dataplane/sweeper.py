@@ -79,7 +79,10 @@ class Sweeper:
         if exchange.refusal is None and exchange.dispatched_s:
             self._observer.aged(exchange, now_s - exchange.dispatched_s)
         if now_s >= exchange.attempt_deadline_s:
-            self._pipeline.expire(exchange)
+            if exchange.left_s:  # the time of a client that may be gone is nobody's fault
+                self._pipeline.abandon(exchange)
+            else:
+                self._pipeline.expire(exchange)
         elif exchange.on_old is not None and now_s - exchange.started_s > self.OLD_S:
             on_old, exchange.on_old = exchange.on_old, None
             on_old()
