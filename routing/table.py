@@ -59,12 +59,22 @@ class Shadow(Value):
         sample_ppm: Share of keys whose requests are copied, in parts per million.
         timeout_ms: Time after which a copy is given up.
         max_body_kb: Larger requests are not copied.
+        compare: Whether its answers are held against stable's.
     """
 
     version: VersionName
     sample_ppm: Ppm = PPM
     timeout_ms: Milliseconds = 1000
     max_body_kb: Annotated[int, Field(strict=True, gt=0, le=1 << 20)] = 65_536
+    compare: Annotated[bool, Field(strict=True)] = True
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``compare`` only where it is off, as in documents that were written before it was there."""
+        plain: dict[str, Any] = dump(self)
+        if self.compare:
+            del plain["compare"]
+        return plain
 
 
 StickySource = Annotated[

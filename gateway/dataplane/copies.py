@@ -23,11 +23,12 @@ class Stable:
     __slots__ = ("body", "header_length", "kind", "latency_s")
 
     def __init__(self, reply: Reply, latency_s: float) -> None:
-        is_ok = reply.kind is Kind.OK
         self.kind = reply.kind
-        self.body = reply.body if is_ok else b""
-        self.header_length = reply.header_length if is_ok else None
         self.latency_s = latency_s
+        if reply.kind is Kind.OK:
+            self.body, self.header_length = reply.body, reply.header_length
+        else:
+            self.body, self.header_length = b"", None
 
 
 class Copy:
@@ -54,7 +55,9 @@ class Copy:
 
     may_repeat = True
 
-    def __init__(self, shadow: CompiledShadow, exchange: Exchange, stable: Stable | None, now_s: float) -> None:
+    def __init__(
+        self, shadow: CompiledShadow, exchange: Exchange, stable: Stable | None, now_s: float, held_bytes: int
+    ) -> None:
         self.shadow = shadow
         self.body = exchange.body
         self.header_length = exchange.header_length
@@ -64,7 +67,7 @@ class Copy:
         self.offered_s = now_s
         self.dispatched_s = 0.0
         self.cancel: Callable[[], None] = unheard
-        self.held_bytes = COPY_BYTES + len(self.body) + (len(stable.body) if stable else 0)
+        self.held_bytes = held_bytes
 
     def request(self) -> InferRequest:
         """The body, read anew: the client's request is not kept for it.

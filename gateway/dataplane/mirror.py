@@ -10,6 +10,7 @@ from gateway.backends.registry import Slot
 from gateway.dataplane.comparison import Comparison, Pair
 from gateway.dataplane.copies import COPY_BYTES, Copy, Lane, Stable
 from gateway.dataplane.exchange import Exchange, unheard
+from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.shadows import CompiledShadow, MirrorCounts
 from routing.analysis.compare import Differences, agrees
 from routing.analysis.outcome import Kind
@@ -17,9 +18,9 @@ from routing.table import PPM
 
 log = logging.getLogger("turnout.mirror")
 
-CONCURRENT_COPIES = 16  # in flight to one shadow
+CONCURRENT_COPIES = 64  # in flight to one shadow
 GIVEN_UP_A_SWEEP = 2  # each costs a connection: a hanging shadow must not make the loop late all at once
-COPIES_A_TURN = 4  # sent to one shadow in one turn of the loop
+COPIES_A_TURN = 32  # sent to one shadow in one turn of the loop
 TURN_S = 0.001  # between two turns; answers that are ready go out first
 NEVER_ASKED = frozenset({Kind.UNREACHABLE, Kind.OVERLOADED, Kind.CANCELLED})  # no pair: one side had no say
 
@@ -74,23 +75,24 @@ class Mirror:
 
     def offer(self, exchange: Exchange, reply: Reply) -> None:
         """Queue a copy for each shadow of an answered request, or count why not. Never waits, sends nothing itself."""
-        route, arm = exchange.route, exchange.arm
+        route = exchange.route
         assert route is not None
-        now_s = self._clock()
-        obstacle = self._obstacle(exchange)
-        stable = None
-        if arm is route.stable and reply.kind not in NEVER_ASKED:
-            stable = Stable(reply, exchange.latency_s)
+        obstacle = self._obstacle(exchange, route)
+        answered = exchange.arm is route.stable and reply.kind not in NEVER_ASKED
         for shadow in route.shadows:
-            if not self._is_in_sample(shadow, exchange.key):
+            if not shadow.takes_all and not self._is_in_sample(shadow, exchange.key):
                 continue
             shadow.evidence.offered += 1
-            copy = Copy(shadow, exchange, stable, now_s)
-            reason = obstacle or self._refusal(copy)
+            is_pair = answered and shadow.compares
+            size = COPY_BYTES + len(exchange.body)
+            if is_pair and reply.kind is Kind.OK:
+                size += len(reply.body)
+            reason = obstacle or self._refusal(shadow, exchange, size)
             if reason:
                 self._count_drop(shadow, reason)
             else:
-                self._queue(copy)
+                stable = Stable(reply, exchange.latency_s) if is_pair else None
+                self._queue(Copy(shadow, exchange, stable, self._clock(), size))
 
     def sweep(self, now_s: float) -> None:
         """Give up what has taken too long. Called every few hundredths of a second."""
@@ -122,34 +124,37 @@ class Mirror:
             return shadow.takes(key)
         return self._draws.randrange(PPM) < shadow.sample_ppm
 
-    def _obstacle(self, exchange: Exchange) -> str:
+    def _obstacle(self, exchange: Exchange, route: CompiledRoute) -> str:
         """Why no shadow may get this request."""
-        assert exchange.route is not None
         if self._is_draining:
             return DRAINING
-        if exchange.route.side_effects:
+        if route.side_effects:
             return SIDE_EFFECTS
         if exchange.is_pinned:
             return PINNED
         return SEQUENCE if exchange.in_sequence else ""
 
-    def _refusal(self, copy: Copy) -> str:
+    def _refusal(self, shadow: CompiledShadow, exchange: Exchange, size: int) -> str:
         """Why this shadow does not get it."""
-        if len(copy.body) > copy.shadow.max_body_bytes:
+        if len(exchange.body) > shadow.max_body_bytes:
             return TOO_LARGE
-        if not copy.shadow.slot.is_ready:
+        if not shadow.slot.is_ready:
             return NOT_READY
-        free = self._max_bytes - self.held_bytes - copy.held_bytes
-        lane = self._lanes.get(copy.shadow.slot)
+        free = self._max_bytes - self.held_bytes - size
+        lane = self._lanes.get(shadow.slot)
         held = lane.held_bytes if lane else 0
-        return QUEUE_FULL if free < 0 or (held and held + copy.held_bytes > free) else ""
+        return QUEUE_FULL if free < 0 or (held and held + size > free) else ""
 
     def _queue(self, copy: Copy) -> None:
-        lane = self._lanes.setdefault(copy.shadow.slot, Lane())
+        slot = copy.shadow.slot
+        lane = self._lanes.get(slot)
+        if lane is None:
+            lane = self._lanes[slot] = Lane()
         lane.waiting.append(copy)
         copy.shadow.evidence.waiting += 1
         self._hold(lane, copy.held_bytes)
-        self._wake(lane)
+        if not self._turn_is_due:
+            self._wake(lane)
 
     def _count_drop(self, shadow: CompiledShadow, reason: str) -> None:
         shadow.evidence.drop(reason)
@@ -219,7 +224,7 @@ class Mirror:
         evidence.ended(reply.kind)
         self.counts.copy(copy.shadow.slot.key, reply.kind.value)
         if copy.stable is None:
-            evidence.not_paired += 1
+            evidence.not_paired += copy.shadow.compares
         elif reply.kind not in NEVER_ASKED:
             self._pair(lane, copy, copy.stable, reply)
         self._release(lane, copy.shadow.slot, copy.held_bytes)

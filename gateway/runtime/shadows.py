@@ -7,7 +7,7 @@ from gateway.metrics.ledger import Ledger
 from routing.analysis.compare import Pairs
 from routing.analysis.outcome import Kind
 from routing.document import RouteDocument
-from routing.split import in_shadow_sample
+from routing.hashing import bucket, shadow_salt
 from routing.table import PPM, BackendSpec, Shadow
 
 
@@ -100,19 +100,33 @@ class CompiledShadow:
     Attributes:
         slot: A backend of its own, which serves no client.
         timeout_s: What a copy may wait in the queue, and then take.
+        takes_all: Every request is in the sample.
+        compares: Its answers are compared with stable's.
     """
 
-    __slots__ = ("_document", "evidence", "max_body_bytes", "sample_ppm", "slot", "timeout_s", "version")
+    __slots__ = (
+        "_salt",
+        "compares",
+        "evidence",
+        "max_body_bytes",
+        "sample_ppm",
+        "slot",
+        "takes_all",
+        "timeout_s",
+        "version",
+    )
 
     def __init__(self, document: RouteDocument, shadow: Shadow, slot: Slot, evidence: ShadowEvidence) -> None:
-        self._document = document
+        self._salt = shadow_salt(document.salt, document.intervals.draw, shadow.version)
         self.version = shadow.version
         self.slot = slot
         self.evidence = evidence
         self.sample_ppm = shadow.sample_ppm
+        self.takes_all = shadow.sample_ppm >= PPM
+        self.compares = shadow.compare
         self.timeout_s = shadow.timeout_ms / 1000
         self.max_body_bytes = shadow.max_body_kb * 1024
 
     def takes(self, key: bytes) -> bool:
         """Whether the requests of a key are in the sample."""
-        return self.sample_ppm >= PPM or in_shadow_sample(self._document, self.version, self.sample_ppm, key)
+        return self.takes_all or bucket(self._salt, key) < self.sample_ppm

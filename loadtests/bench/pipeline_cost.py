@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-from gateway.app import App
 from gateway.backends.base import Reply, State
 from gateway.backends.statistics import Statistics
 from gateway.dataplane.exchange import Exchange
@@ -23,6 +22,7 @@ from gateway.settings import Settings
 from loadtests.bench.upstream import MODEL, answer_of, request_body
 from routing.analysis.outcome import Kind
 from routing.parse import parse_route
+from tests.joined import Joined
 
 REQUESTS = 4000
 ROUNDS = 15
@@ -79,10 +79,7 @@ def once(pipeline: Pipeline, model: str) -> float:
     begin = clock()
     for n in range(REQUESTS):
         now = time.monotonic()
-        exchange = Exchange(
-            model, BODY, header_length=None, request_id="0123456789abcdef", via="1.1 turnout", started_s=now,
-            deadline_s=now + 30, deliver=nothing, on_old=None,
-        )  # fmt: skip
+        exchange = Exchange(model, BODY, None, "0123456789abcdef", "1.1 turnout", now, now + 30, nothing, None)
         pipeline.begin(exchange, None, HEADERS[n % len(HEADERS)])
     return (clock() - begin) / 1000 / REQUESTS
 
@@ -90,21 +87,23 @@ def once(pipeline: Pipeline, model: str) -> float:
 async def measure(folder: Path) -> dict[str, float]:
     """Medians of both sides, run in turn."""
     settings = Settings(store={"url": "memory:"}, state_dir=folder)
-    app = App(settings, [route(FULL), route(PLAIN)])
-    await app.start()
+    both = Joined(settings, [route(FULL), route(PLAIN)])
+    await both.host.start()
     await asyncio.sleep(0.2)
-    compiled = app.runtime.current.routes
+    worker = both.worker
+    compiled = worker.runtime.current.routes
     for found in compiled.values():
         for arm in found.arms:
             arm.slot.backend = Instant()
         for shadow in found.shadows:
             shadow.slot.backend = Instant(hangs=True)
-    counts_nothing: Any = SimpleNamespace(answered=nothing, out_of_time=nothing, left=nothing)
-    bare = Pipeline(app.runtime, app.observer, counts_nothing, app.mirror, time.monotonic)
+    counts_nothing: Any = SimpleNamespace(answered=nothing, out_of_time=nothing, left=nothing, unsettled=[])
+    bare = Pipeline(worker.runtime, worker.observer, counts_nothing, worker.mirror, time.monotonic)
     took: dict[str, list[float]] = {"full": [], "plain": []}
     for _ in range(ROUNDS):
-        took["full"].append(once(app.pipeline, MODEL))
+        took["full"].append(once(worker.pipeline, MODEL))
         took["plain"].append(once(bare, "plain"))
+        worker.pipeline.settle()
         await asyncio.sleep(0)
     return {name: median(values[1:]) for name, values in took.items()}
 
