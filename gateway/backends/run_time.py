@@ -11,11 +11,11 @@ PATIENCE_RUNS = 16  # on the thread, before runs come back that look long there 
 PATIENCE_MAX_RUNS = 1 << 16  # it doubles each time
 THREAD_LIMIT_S = 0.1  # what one run of several requests may be expected to take on the version's thread
 MAX_BATCH_ROWS = 512
-NEAR_BEST = 0.95  # of the best rows a second is good enough for a smaller batch, which answers sooner
-RUNS_KEPT = 8  # of each size
+NEAR_BEST = 0.92  # of the best rows a second is good enough for a smaller batch, which answers sooner
+RUNS_KEPT = 16  # of each size
 TRIES = 3  # of a size before it is judged: one run says little
 REVIEW_EVERY = 8  # runs between two decisions
-EXPLORE_EVERY = 32  # batches between two that try the next larger size
+EXPLORE_EVERY = 32  # batches between two that try the next larger size; half-way the next smaller one is tried
 
 
 class RunTime:
@@ -67,16 +67,19 @@ class RunTime:
 
     def next_turn_rows(self) -> int:
         """Most rows of the next run of several requests on the loop."""
-        return min(self._more_at_times(self.turn_rows), self.inline_rows)
+        return min(self._others_at_times(self.turn_rows), self.inline_rows)
 
     def next_batch_rows(self) -> int:
         """The same on the thread."""
-        return self._more_at_times(self.batch_rows)
+        return self._others_at_times(self.batch_rows)
 
-    def _more_at_times(self, rows: int) -> int:
-        """Now and then more than is known to be good, to learn."""
+    def _others_at_times(self, rows: int) -> int:
+        """Now and then more or fewer than is known to be good, to learn."""
         self._batches += 1
-        return rows if self._batches % EXPLORE_EVERY else min(rows * 2, MAX_BATCH_ROWS)
+        turn = self._batches % EXPLORE_EVERY
+        if turn == 0:
+            return min(rows * 2, MAX_BATCH_ROWS)
+        return max(rows // 2, 1) if turn == EXPLORE_EVERY // 2 else rows
 
     def _review(self) -> None:
         row_s = {size: median(kept) for size, kept in self._row_s.items()}
