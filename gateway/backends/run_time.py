@@ -7,15 +7,15 @@ from statistics import median
 WINDOW_RUNS = 64
 INLINE_LIMIT_S = 0.001  # what one run may take of the loop's time
 BACK_SHARE = 0.5  # of the limit: runs that left the loop come back once they are below this
-PATIENCE_RUNS = 256  # on the thread, before runs come back that look long there and may only wait for the loop
+PATIENCE_RUNS = 16  # on the thread, before runs come back that look long there and may only wait for the loop
 PATIENCE_MAX_RUNS = 1 << 16  # it doubles each time
 THREAD_LIMIT_S = 0.1  # what one run of several requests may be expected to take on the version's thread
 MAX_BATCH_ROWS = 512
-NEAR_BEST = 0.95  # of the best rows a second is good enough for a smaller batch, which answers sooner
-RUNS_KEPT = 8  # of each size
+NEAR_BEST = 0.92  # of the best rows a second is good enough for a smaller batch, which answers sooner
+RUNS_KEPT = 16  # of each size
 TRIES = 3  # of a size before it is judged: one run says little
 REVIEW_EVERY = 8  # runs between two decisions
-EXPLORE_EVERY = 32  # batches between two that try the next larger size
+EXPLORE_EVERY = 32  # batches between two that try the next larger size; half-way the next smaller one is tried
 
 
 class RunTime:
@@ -67,16 +67,19 @@ class RunTime:
 
     def next_turn_rows(self) -> int:
         """Most rows of the next run of several requests on the loop."""
-        return min(self._more_at_times(self.turn_rows), self.inline_rows)
+        return min(self._others_at_times(self.turn_rows), self.inline_rows)
 
     def next_batch_rows(self) -> int:
         """The same on the thread."""
-        return self._more_at_times(self.batch_rows)
+        return self._others_at_times(self.batch_rows)
 
-    def _more_at_times(self, rows: int) -> int:
-        """Now and then more than is known to be good, to learn."""
+    def _others_at_times(self, rows: int) -> int:
+        """Now and then more or fewer than is known to be good, to learn."""
         self._batches += 1
-        return rows if self._batches % EXPLORE_EVERY else min(rows * 2, MAX_BATCH_ROWS)
+        turn = self._batches % EXPLORE_EVERY
+        if turn == 0:
+            return min(rows * 2, MAX_BATCH_ROWS)
+        return max(rows // 2, 1) if turn == EXPLORE_EVERY // 2 else rows
 
     def _review(self) -> None:
         row_s = {size: median(kept) for size, kept in self._row_s.items()}
@@ -92,8 +95,9 @@ class RunTime:
         if not self.inline_rows and self._away > self._patience:
             # A busy loop lets the thread wait for the interpreter, in most runs but not in all.
             self.inline_rows = _inline_rows(self._recent, row_s, INLINE_LIMIT_S * BACK_SHARE, 0.1, row_s)
-            self._patience = min(self._patience * 2, PATIENCE_MAX_RUNS)
-            self._recent.clear()
+            if self.inline_rows:
+                self._patience = min(self._patience * 2, PATIENCE_MAX_RUNS)
+                self._recent.clear()
 
     def _rows_of(self, size: int) -> int:
         """Rows of a size, or of the next one where that has hardly been tried."""
@@ -112,21 +116,25 @@ def _inline_rows(
         recent: Sizes and times of the last runs.
         row_s: Cost of a row by size.
         share: The quantile of the times of a size that must fit.
-        known: Sizes that are judged by ``row_s`` where there was none lately.
+        known: Sizes that are judged by ``row_s`` where none of those seen lately fits.
     """
-    by_size: dict[int, list[float]] = {size: [] for size in known}
+    by_size: dict[int, list[float]] = {}
     for size, run_s in recent:
         by_size.setdefault(size, []).append(run_s)
     rows, most = 0, MAX_BATCH_ROWS
     for size in sorted(by_size):
-        times = by_size[size]
-        if (_quantile(times, share) if times else row_s[size] * (1 << size)) >= limit_s:
+        if _quantile(by_size[size], share) >= limit_s:
             most = (1 << size) // 2
             break
         rows = max(1 << size, int(limit_s / max(row_s[size], 1e-9)))
+    if not rows:
+        fitting = [size for size in known if 1 << size <= most and row_s[size] * (1 << size) < limit_s]
+        rows = max((int(limit_s / max(row_s[size], 1e-9)) for size in fitting), default=0)
     return min(rows, most)
 
 
 def _quantile(values: list[float], share: float) -> float:
     values.sort()
-    return values[int(len(values) * share) if len(values) > 9 else -1]
+    if len(values) > 9:
+        return values[int(len(values) * share)]
+    return values[-1 if share > 0.5 else 0]

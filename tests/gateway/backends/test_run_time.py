@@ -85,7 +85,7 @@ def test_runs_that_only_waited_for_the_loop_come_back(share: float, comes_back: 
         moving.observe(INLINE_LIMIT_S * 2, 1)
     assert moving.inline_rows == 0
     back = False
-    for n in range(2 * PATIENCE_RUNS):
+    for n in range(PATIENCE_RUNS + WINDOW_RUNS):
         moving.observe(INLINE_LIMIT_S * (2 if n % 10 < share * 10 else 0.1), 1)
         back = back or moving.inline_rows > 0
     assert back is comes_back
@@ -97,3 +97,17 @@ def test_batches_that_take_too_long_become_smaller_before_they_leave_the_loop() 
     for _ in range(WINDOW_RUNS):
         moving.observe(INLINE_LIMIT_S * 1.5, 64)
     assert moving.inline_rows == 32
+
+
+def test_a_bad_spell_is_forgotten() -> None:
+    """Batches that were slow while something else had the processor are tried again."""
+
+    def cost_s(rows: int) -> float:
+        return 20e-6 + rows * 4e-6
+
+    moving = RunTime()
+    for runs, factor in ((20, 1), (60, 100), (3000, 1)):
+        for _ in range(runs):
+            rows = min(64, moving.next_turn_rows() if moving.inline_rows else moving.next_batch_rows())
+            moving.observe(cost_s(rows) * factor, rows)
+    assert min(moving.inline_rows, moving.turn_rows) >= 64
