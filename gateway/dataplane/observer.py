@@ -88,13 +88,16 @@ class Observer:
         Args:
             latency_s: From dispatch to answer, by the loop.
             own_s: What of it was the canary's own, where its backend knows: batches of other versions in the same turn
-                of the loop are not in it, and a late loop does not make it unusable.
+                of the loop are not in it, and a late loop does not make it unusable while it keeps the promise.
         """
         route, arm, detector = _guarded(exchange)
-        usable = own_s
-        if own_s is None:
+        usable, lowest_s = own_s, arm.evidence.lowest_threshold_s
+        if own_s is None or own_s > lowest_s:
             lag_s = self.lag_s
-            usable = latency_s - lag_s if lag_s <= LAG_SHARE * arm.evidence.lowest_threshold_s else None
+            if lag_s > LAG_SHARE * lowest_s:
+                usable = None  # where the loop gets no time, a thread gets none either
+            elif own_s is None:
+                usable = latency_s - lag_s
         trip = detector.answered(exchange.ticket, usable, exchange.mask, exchange.key_hash)
         self._act(route, arm, trip)
 
