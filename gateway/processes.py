@@ -25,7 +25,7 @@ from gateway.settings import ENV_PREFIX, Admin, Settings
 log = logging.getLogger("turnout.supervisor")
 
 BEAT_S = 0.5
-START_S = 60.0  # until its loop turns for the first time
+START_S = 120.0  # until its loop turns for the first time
 STEADY_S = 10.0  # one that lived so long did not end because of how it begins
 RESTART_FIRST_S = 0.2  # doubled each time
 RESTART_MAX_S = 10.0
