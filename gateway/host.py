@@ -121,13 +121,16 @@ class Host:
         return self.supervisor.judge.models
 
     async def status(self, models: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Live status of routes on this replica; without those that no worker serves."""
+        """Live status of routes on this replica; without those that all workers know nothing of."""
         told = await self.workers.ask("routes", models)
-        found = {}
+        silent = missing(self.workers.members, told)
+        found: dict[str, Mapping[str, Any]] = {}
         for model in models:
             facts = {number: routes[model] for number, routes in told.items() if model in routes}
             if facts:
-                found[model] = self._route(model, facts, missing(self.workers.members, told))
+                found[model] = self._route(model, facts, silent)
+            elif silent:
+                found[model] = {"applied_revision": None, "warnings": _unheard(silent)}
         return found
 
     def _route(self, model: str, facts: Mapping[int, Mapping[str, Any]], silent: Sequence[int]) -> dict[str, Any]:
@@ -140,7 +143,7 @@ class Host:
             warnings.append(f"revision {refusal.revision} was refused: {problems}")
         if not self.supervisor.is_store_reachable:
             warnings.append(f"the store cannot be reached: {self.supervisor.store_problem}")
-        warnings += [f"worker {number} does not answer: its numbers are missing" for number in silent]
+        warnings += _unheard(silent)
         return plain
 
     async def overview(self) -> Mapping[str, Any]:
@@ -201,3 +204,7 @@ class Host:
         _, token = ensure_token(self._settings.state_dir)
         self.token_file = self._settings.state_dir / "admin.token"
         return (token,)
+
+
+def _unheard(silent: Sequence[int]) -> list[str]:
+    return [f"worker {number} does not answer: its numbers are missing" for number in silent]

@@ -25,7 +25,8 @@ from gateway.settings import ENV_PREFIX, Admin, Settings
 log = logging.getLogger("turnout.supervisor")
 
 BEAT_S = 0.5
-START_S = 60.0  # until its loop turns for the first time
+READY_POLL_S = 0.02
+START_S = 120.0  # until its loop turns for the first time
 STEADY_S = 10.0  # one that lived so long did not end because of how it begins
 RESTART_FIRST_S = 0.2  # doubled each time
 RESTART_MAX_S = 10.0
@@ -264,15 +265,18 @@ class Processes:
 
     async def _watch(self) -> None:
         """Beat, until the end: who is silent is killed."""
+        beat_s = 0.0
         while not self._stopping.is_set():
-            self._workers.beat()
-            for member in self._workers.members:
-                self._look(member)
+            if time.monotonic() >= beat_s:
+                beat_s = time.monotonic() + BEAT_S
+                self._workers.beat()
+                for member in self._workers.members:
+                    self._look(member)
             if not self.is_ready.is_set() and self._are_ready():
                 self.is_ready.set()
             self._keep_spare()
             with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_S if self.is_ready.is_set() else BEAT_S / 10):
+                async with asyncio.timeout(BEAT_S if self.is_ready.is_set() else READY_POLL_S):
                     await self._stopping.wait()
         if self._spare is not None:
             self._spare.kill()

@@ -7,6 +7,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.gateway_process import GatewayProcess, corpus, eventually
 
 CONNECTIONS = 400
 REPEATS = 3
-OUTPUT = Path(__file__).parent / "results" / "balance.json"
+OUTPUT = Path(__file__).parent / "results" / f"{date.today().isoformat()}-balance.json"
 REQUEST = json.dumps(corpus("credit")[0]["request"]).encode()
 MESSAGE = (
     b"POST /v2/models/credit/infer HTTP/1.1\r\nhost: gateway\r\ncontent-length: %d\r\n\r\n" % len(REQUEST) + REQUEST

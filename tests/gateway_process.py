@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import yaml
@@ -137,7 +137,11 @@ class GatewayProcess:
         threading.Thread(target=forward, daemon=True).start()
         deadline = time.monotonic() + START_S
         while not self.admin_port:
-            line = lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            try:
+                line = lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            except Empty:
+                self.kill()  # nobody else would
+                raise
             if not line:
                 raise AssertionError(f"the gateway did not start: {self.errors.read_text()[-2000:]}")
             self.output.append(line)

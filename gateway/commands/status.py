@@ -117,6 +117,7 @@ def _show_gateway(found: Any) -> None:
     seen = f"cannot be reached: {away}" if away else "reachable"
     line = f"gateway {state}, {found['in_work']} in work, loop lag {found['loop_lag_ms']:g} ms; store {store['kind']}"
     say(f"{line} {seen}", "yellow" if away or state != "ready" else "")
+    _show_workers(found.get("workers", ()))
     if found["unsent_lowers"]:
         say(f"warning: lowered here and not yet stored: {', '.join(found['unsent_lowers'])}", "yellow")
     others = [item for item in found.get("replicas") or () if item["name"] != found.get("replica")]
@@ -131,3 +132,16 @@ def _show_gateway(found: Any) -> None:
                 say(f"warning: {route['model']}: {item['name']} does not serve revision {stored} yet", "yellow")
     for model, revision in found["refused"].items():
         say(f"warning: {model}: revision {revision} was refused, the last good one serves", "yellow")
+
+
+def _show_workers(workers: Sequence[Mapping[str, Any]]) -> None:
+    """How many there are, and those that are not as they should be."""
+    if len(workers) > 1:
+        shares = ", ".join(f"{worker.get('connections', '?')}" for worker in workers)
+        say(f"{len(workers)} workers, connections {shares}")
+    for worker in workers:
+        if worker["state"] != "serving":
+            again = f", ended {worker['failures']} times in a row" if worker.get("failures", 0) > 1 else ""
+            say(f"warning: worker {worker['worker']} is {worker['state']}{again}", "yellow")
+        elif worker.get("restarts"):
+            say(f"worker {worker['worker']} was replaced {worker['restarts']} times", "yellow")

@@ -13,7 +13,7 @@ from gateway.control.messages import Applied, Ask, BadMessage, Down, Ping, Pong,
 
 log = logging.getLogger("turnout.supervisor")
 
-ANSWER_S = 1.0  # how long a status or a scrape waits for a worker
+ANSWER_S = 2.0  # how long a status or a scrape waits for a worker
 SILENT_BEATS = 3  # beats without an answer after which a worker is not asked anything
 MODELS_A_QUESTION = 100
 

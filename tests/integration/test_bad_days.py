@@ -164,7 +164,8 @@ def test_a_route_that_leads_back_to_its_own_gateway_ends_as_508(tmp_path: Path) 
             with near.client() as client:
                 assert client.infer("slow", BODY).status == 200
                 assert far.edit("slow", {"backends": {"1": loop(near.data_port)}}).status == 200
-                eventually(lambda: far.arm("slow", "1")["state"] == "ready")
+                epoch = far.document("slow")["epoch"]["1"]
+                eventually(lambda: (far.arm("slow", "1")["epoch"], far.arm("slow", "1")["state"]) == (epoch, "ready"))
                 looped = client.infer("slow", BODY)
             assert looped.status == 508
             assert "through this gateway already" in looped.json()["error"]
@@ -187,7 +188,7 @@ def test_a_connection_over_the_bound_is_told_so_and_closed_and_the_others_go_on(
         eventually(lambda: gateway.client().infer("credit", BODY).status == 200, 5, "room again")
 
 
-def test_more_than_one_worker_is_refused(tmp_path: Path) -> None:
+def test_numbers_of_workers_out_of_range_are_refused(tmp_path: Path) -> None:
     for workers in ("0", "65"):
         refused = run(tmp_path, "serve", "--workers", workers)
         assert refused.returncode == 2

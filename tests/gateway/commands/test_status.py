@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.commands.console import clean, differences, percent
-from gateway.commands.status import _guard, _rows, _show_routes
+from gateway.commands.status import _guard, _rows, _show_routes, _show_workers
 
 
 def canary(odds: float | None = 1.0, run: int = 0, **more: Any) -> dict[str, Any]:
@@ -81,3 +81,15 @@ def test_a_narrow_terminal_has_the_guard_below_the_table(
     monkeypatch.setattr("gateway.commands.console.PIPE_WIDTH", 200)
     _show_routes([route])
     assert "odds 340 : 1 of 1,000,000  latched" in capsys.readouterr().out
+
+
+def test_workers_are_told_when_there_are_several_or_one_is_not_well(capsys: pytest.CaptureFixture[str]) -> None:
+    well = {"worker": 0, "state": "serving", "restarts": 0, "failures": 0, "connections": 3}
+    _show_workers([well])
+    assert capsys.readouterr().out == ""
+    _show_workers([{**well, "restarts": 2, "failures": 1}, {"worker": 1, "state": "starting", "failures": 4}])
+    assert capsys.readouterr().out.splitlines() == [
+        "2 workers, connections 3, ?",
+        "worker 0 was replaced 2 times",
+        "warning: worker 1 is starting, ended 4 times in a row",
+    ]

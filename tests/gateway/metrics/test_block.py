@@ -12,7 +12,7 @@ import pytest
 
 from gateway.metrics.block import BadBlock, Block, Entry, Reader, shared_memory
 from gateway.metrics.ledger import Ledger, Timing
-from gateway.metrics.totals import Blocks
+from gateway.metrics.totals import Blocks, Buckets, Samples, across
 from gateway.runtime.arms import DRAWN, Counters
 
 ROOT = Path(__file__).parents[3]
@@ -124,3 +124,38 @@ def test_counting_costs_next_to_nothing() -> None:
     print(", ".join(f"{what} {ns:.0f} ns" for what, ns in costs.items()))
     assert costs["counts[DRAWN] += 1"] < 1_000
     assert sum(costs.values()) < 20_000
+
+
+def test_what_dead_writers_counted_stays_and_their_memory_goes() -> None:
+    blocks = Blocks()
+    for count in (3, 4):
+        writer, reader = block()
+        blocks.add(reader)
+        row = writer.claim([Entry("a_total", ("x",)), Entry("b_seconds", ("x",), edges_s=(0.1,))])
+        row.counts[0] += count
+        Timing(row.part(1, 4), (0.1,)).observe(0.05)
+        before = blocks.sums().samples()
+        blocks.retire(reader)
+        assert blocks.sums().samples() == before
+        assert not blocks._state[1]
+    samples = blocks.sums().samples()
+    assert samples["a_total"] == {("x",): 7}
+    assert samples["b_seconds"]["x",] == Buckets((0.1,), (2, 2), 0.1)
+
+
+def test_gauges_of_workers_become_one_each_in_its_own_way() -> None:
+    one: Samples = {
+        "turnout_inflight": {(): 2},
+        "turnout_loop_lag_seconds": {(): 0.1},
+        "turnout_version_ready": {(): 1},
+    }
+    two: Samples = {
+        "turnout_inflight": {(): 3},
+        "turnout_loop_lag_seconds": {(): 0.3},
+        "turnout_version_ready": {(): 0},
+    }
+    assert across([one, two]) == {
+        "turnout_inflight": {(): 5},
+        "turnout_loop_lag_seconds": {(): 0.3},
+        "turnout_version_ready": {(): 0},
+    }
