@@ -8,7 +8,7 @@ from gateway.dataplane.admission import header_length
 from gateway.errors import BadRequest
 from gateway.protocol.request import read_request
 from gateway.protocol.shapes import Signature, TensorSpec, element_count
-from gateway.protocol.tensors import bind
+from gateway.protocol.tensors import Binder
 from tests.fuzz.mutations import mutated, seeds
 
 BODIES = seeds("bodies")
@@ -41,7 +41,7 @@ def check(case: bytes, datatype: str) -> None:
     headers = {} if given_length == b"-" else {b"inference-header-content-length": given_length}
     try:
         request = read_request(body, header_length(headers, len(body)))
-        arrays = bind(request, signature, {"x0": ("n", 3)})
+        arrays = Binder(signature, {"x0": ("n", 3)}).arrays(request)
     except BadRequest:
         return
     assert set(arrays) == {"x0"}
