@@ -102,7 +102,8 @@ class Connections:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if self._carry(connection, sending):
+            if connection.send(self._heads.of(sending.call), sending.call.body):
+                connection.sending, sending.carrier = sending, connection
                 return
             self._members.discard(connection)
         if self.open_count < self._max_connections:

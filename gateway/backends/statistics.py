@@ -13,6 +13,7 @@ class Statistics:
         rows: Instances answered; a request whose rows are not known counts as one.
         requests: Requests answered.
         executions: Runs of the model for them; one run may answer several requests.
+        others: Requests answered elsewhere, each by a run that is known by its time alone; ``others_s`` is their sum.
         last_ns: Wall-clock time of the last answer, nanoseconds; 0 before the first.
     """
 
@@ -22,6 +23,8 @@ class Statistics:
         "fail_s",
         "input_s",
         "last_ns",
+        "others",
+        "others_s",
         "output_s",
         "queue_s",
         "requests",
@@ -32,6 +35,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self.rows = self.requests = self.executions = self.fail = self.last_ns = 0
+        self.others, self.others_s = 0, 0.0
         self.whole_s = self.fail_s = self.queue_s = self.input_s = self.run_s = self.output_s = 0.0
 
     def answered(
@@ -60,11 +64,8 @@ class Statistics:
 
     def passed(self, whole_s: float) -> None:
         """One attempt was answered elsewhere: of its time nothing is known but the whole."""
-        self.rows += 1
-        self.requests += 1
-        self.executions += 1
-        self.whole_s += whole_s
-        self.run_s += whole_s
+        self.others += 1
+        self.others_s += whole_s
         self.last_ns = time.time_ns()
 
     def failed(self, whole_s: float) -> None:
@@ -74,17 +75,18 @@ class Statistics:
 
     def as_json(self) -> dict[str, Any]:
         """The extension's form."""
-        done = self.requests
+        others, others_s = self.others, self.others_s
+        done = self.requests + others
         return {
             "last_inference": self.last_ns // 1_000_000,
-            "inference_count": self.rows,
-            "execution_count": self.executions,
+            "inference_count": self.rows + others,
+            "execution_count": self.executions + others,
             "inference_stats": {
-                "success": _duration(done, self.whole_s),
+                "success": _duration(done, self.whole_s + others_s),
                 "fail": _duration(self.fail, self.fail_s),
                 "queue": _duration(done, self.queue_s),
                 "compute_input": _duration(done, self.input_s),
-                "compute_infer": _duration(done, self.run_s),
+                "compute_infer": _duration(done, self.run_s + others_s),
                 "compute_output": _duration(done, self.output_s),
                 "cache_hit": _duration(0, 0.0),
                 "cache_miss": _duration(0, 0.0),

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from itertools import count
 from random import SystemRandom
 
 from gateway.errors import BadRequest, LoopDetected
@@ -11,6 +10,9 @@ from gateway.settings import Deadline
 VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,128}")
 RETRY_AFTER_S = 1
 PASSED_ON = re.compile(rb"[\x20-\x7e]{1,1024}")  # of a `via`; another is not passed on
+
+
+_LAST_DIGITS = tuple(f"{number:02x}" for number in range(0x100))
 
 
 class Gate:
@@ -33,13 +35,21 @@ class Gate:
 class RequestIds:
     """Identifiers for requests that bring none: unlike any other process's, and never the same twice."""
 
+    __slots__ = ("_beginning", "_mine", "_next")
+
     def __init__(self) -> None:
         self._mine = f"{SystemRandom().getrandbits(64):016x}"
-        self._next = count().__next__
+        self._next = 0
+        self._beginning = ""
 
     def new(self) -> str:
         """32 hexadecimal digits."""
-        return f"{self._mine}{self._next():016x}"
+        number = self._next
+        self._next = number + 1
+        last = number & 0xFF
+        if not last:
+            self._beginning = f"{self._mine}{number >> 8:014x}"
+        return self._beginning + _LAST_DIGITS[last]
 
 
 def request_id(headers: Mapping[bytes, bytes], ids: RequestIds) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from gateway.backends.base import Reply
+from gateway.dataplane.infer_heads import InferHead
 from gateway.protocol.request import ALLOW_NAN, InferRequest, read_request
 from gateway.runtime.arms import NAMELESS, Arm, Named
 from gateway.runtime.compile import CompiledRoute
@@ -38,6 +39,7 @@ class Exchange:
         detector: That guard, as it was when the attempt was dispatched; the arm may have a new one since.
         stable_evidence: The attempt in flight is a draw of stable's.
         refusal: The canary's reply while stable is asked instead.
+        head: What it came with, where that is a head that may come again and so remembers its draw.
         key: The sticky key, ``None`` when the route has none or the request carries none.
         in_sequence: The request belongs to a sequence, and so to stable.
         latency_s: Of the attempt that ended last.
@@ -59,6 +61,7 @@ class Exchange:
         "dispatched_s",
         "drawn",
         "given_s",
+        "head",
         "header_length",
         "in_sequence",
         "is_done",
@@ -128,6 +131,7 @@ class Exchange:
         self.is_done = False
         self.named: Named = NAMELESS
         self.on_replied: Callable[[Exchange, Reply], None] = _unasked
+        self.head: InferHead | None = None
         self._request: InferRequest | None = None
 
     def replied(self, reply: Reply) -> None:
@@ -160,7 +164,7 @@ class Exchange:
 
     def is_sequence(self) -> bool:
         """Whether the request belongs to a sequence. Looks into the body only where the word occurs."""
-        if b'"sequence_id"' not in self.body:
+        if b"sequence_id" not in self.body:
             return False
         parameters = self._head().get("parameters")
         return isinstance(parameters, dict) and parameters.get("sequence_id", 0) not in (0, "")

@@ -14,12 +14,14 @@ from gateway.dataplane.admission import RETRY_AFTER_S, Gate, RequestIds
 from gateway.dataplane.doorkeeper import BODY, IDLE, WORK, Doorkeeper
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.frontdoor import FrontDoor
-from gateway.dataplane.infer_heads import BEGINNING, HEAD_END, MAX_FAST_HEAD_BYTES, HeadReader, InferHead
+from gateway.dataplane.infer_heads import BEGINNING, HEAD_END, HeadReader, InferHead
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.tally import Tally
 from gateway.errors import BodyTimeout, status_of
 
 JOIN_BYTES = 64 * 1024  # a body up to this size leaves in one piece with its head; a larger one is not copied
+OPENINGS = 1024  # sizes of answers whose opening is kept; for a second at most, as long as the date stands
+END = b"\r\n"
 CLOSING = b"connection: close\r\n"
 RETRY = b"retry-after: %d\r\n" % RETRY_AFTER_S
 
@@ -51,24 +53,32 @@ class Lane:
         self.tally = tally
         self.clock = clock
         self._stamp: object = None
-        self._prefixes: dict[tuple[int, bool], bytes] = {}
+        self._usual: dict[int, bytes] = {}
 
-    def prefix(self, defaults: list[tuple[bytes, bytes]], status: int, is_binary: bool) -> bytes:
-        """An answer up to the number of bytes in its body. ``defaults`` is another list whenever it changes."""
+    def opening(self, defaults: list[tuple[bytes, bytes]], status: int, length: int | None, size: int) -> bytes:
+        """An answer up to the value of ``x-request-id``; that of the usual ones is made once for each size.
+
+        Args:
+            defaults: Lines of every answer; another list whenever they change.
+            status: HTTP status.
+            length: Of the JSON part when binary tensors follow it, else ``None``.
+            size: Of the body, in bytes.
+        """
         if self._stamp is not defaults:
-            self._stamp, self._prefixes = defaults, {}
-        key = (status, is_binary)
-        found = self._prefixes.get(key)
-        if found is None:
-            lines = b"".join(b"%s: %s\r\n" % line for line in defaults)
-            kind = b"octet-stream" if is_binary else b"json"
-            found = self._prefixes[key] = b"HTTP/1.1 %d %s\r\n%scontent-type: application/%s\r\ncontent-length: " % (
-                status,
-                HTTPStatus(status).phrase.encode(),
-                lines,
-                kind,
-            )
-        return found
+            self._stamp, self._usual = defaults, {}
+        is_usual = status == HTTPStatus.OK and length is None
+        if is_usual and (found := self._usual.get(size)) is not None:
+            return found
+        made = b"HTTP/1.1 %d %s\r\n%scontent-type: application/%s\r\ncontent-length: %d\r\nx-request-id: " % (
+            status,
+            HTTPStatus(status).phrase.encode(),
+            b"".join(b"%s: %s\r\n" % line for line in defaults),
+            b"json" if length is None else b"octet-stream",
+            size,
+        )
+        if is_usual and len(self._usual) < OPENINGS:
+            self._usual[size] = made
+        return made
 
 
 class FastLane(FrontDoor):
@@ -147,12 +157,10 @@ class FastLane(FrontDoor):
 
     def _is_taken(self, data: bytes) -> bool:
         """Take the message that begins here, or leave it alone."""
-        if not data.startswith(BEGINNING) or self._is_deaf:
-            return False
-        end = data.find(HEAD_END, 0, MAX_FAST_HEAD_BYTES) + len(HEAD_END)
-        if end < len(HEAD_END):
-            return False
         lane = self.lane
+        end = data.find(HEAD_END, 0, lane.heads.max_head_bytes) + 4
+        if end < 4 or self._is_deaf or not data.startswith(BEGINNING):
+            return False
         raw = data[:end]
         head = lane.find(raw) or lane.heads.read(raw)
         gate = lane.gate
@@ -213,6 +221,7 @@ class FastLane(FrontDoor):
             None,
         )
         exchange.begun_s = begun_s
+        exchange.head = head
         self.phase = WORK
         self.is_behind = True
         lane.pipeline.begin(exchange, head.version, head.headers)
@@ -228,18 +237,17 @@ class FastLane(FrontDoor):
         gate.in_hand -= 1
         body, status, length = reply.body, reply.status, reply.header_length
         is_last = self._is_last or gate.is_draining
-        extra = b"" if status == HTTPStatus.OK and length is None and not is_last else _extra(status, length, is_last)
-        head = b"%s%d\r\nx-request-id: %s\r\n%s%s\r\n" % (
-            lane.prefix(self.server_state.default_headers, status, length is not None),
-            len(body),
+        size = len(body)
+        parts = (
+            lane.opening(self.server_state.default_headers, status, length, size),
             exchange.request_id.encode(),
             exchange.named.lines,
-            extra,
+            END if status == HTTPStatus.OK and length is None and not is_last else _end(status, length, is_last),
         )
-        if len(body) <= JOIN_BYTES:
-            self.transport.write(head + body)
+        if size <= JOIN_BYTES:
+            self.transport.write(b"".join((*parts, body)))
         else:
-            self.transport.write(head)
+            self.transport.write(b"".join(parts))
             self.transport.write(body)
         if self.access_log:
             self._log(exchange, status)
@@ -263,8 +271,8 @@ def fast_lane(keeper: Doorkeeper, lane: Lane) -> type[FastLane]:
     return type("FastLane", (FastLane,), {"keeper": keeper, "lane": lane})
 
 
-def _extra(status: int, length: int | None, is_last: bool) -> bytes:
-    """Lines that most answers do not have, in the order of the other lane."""
+def _end(status: int, length: int | None, is_last: bool) -> bytes:
+    """The end of a head, with lines that most answers do not have, in the order of the other lane."""
     inner = b"" if length is None else b"inference-header-content-length: %d\r\n" % length
     retry = RETRY if status == HTTPStatus.SERVICE_UNAVAILABLE else b""
-    return inner + retry + (CLOSING if is_last else b"")
+    return inner + retry + (CLOSING if is_last else b"") + END

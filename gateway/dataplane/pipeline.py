@@ -19,7 +19,7 @@ from gateway.errors import (
     status_of,
 )
 from gateway.protocol.contract import check_answer
-from gateway.runtime.arms import DRAWN, PINNED, Arm
+from gateway.runtime.arms import DRAWN, OUTCOME, PINNED, Arm
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.snapshot import Runtime, Snapshot
 from routing.analysis.outcome import Kind, may_fail_over
@@ -74,17 +74,17 @@ class Pipeline:
         if route is not None:
             exchange.route = route
             route.users += 1
-            if route.key_sources:
-                exchange.key = sticky_key(route, headers)
         exchange.on_replied = self._replied
         self.in_work.add(exchange)
         try:
             if version is not None:
+                if route is not None:
+                    exchange.key = sticky_key(route, headers)
                 arm = self._pinned(snapshot, exchange, version)
             elif route is None:
                 raise ModelNotFound(unrouted(snapshot, exchange.model))
             else:
-                arm = self._draw(exchange, route, now_s)
+                arm = self._draw(exchange, route, headers, now_s)
         except GatewayError as error:
             self._finish(exchange, refusal(status_of(error), str(error)), now_s)
             return
@@ -136,17 +136,29 @@ class Pipeline:
         arm.evidence.counters.counts[PINNED] += 1
         return arm
 
-    def _draw(self, exchange: Exchange, route: CompiledRoute, now_s: float) -> Arm:
+    def _index(self, exchange: Exchange, route: CompiledRoute, headers: Mapping[bytes, bytes]) -> int:
+        """Index of the arm that is drawn; a head that came before knows its own."""
+        plan, head = route.plan, exchange.head
+        if head is not None and head.plan is plan:
+            key, index = head.key, head.arm
+        else:
+            key = sticky_key(route, headers) if route.key_sources else None
+            if key is None:
+                return plan.at(self._draws.randrange(PPM))
+            index = plan.choose(key)
+            if head is not None:
+                head.plan, head.key, head.arm = plan, key, index
+        exchange.key = key
+        exchange.key_hash = hash(key)
+        return index
+
+    def _draw(self, exchange: Exchange, route: CompiledRoute, headers: Mapping[bytes, bytes], now_s: float) -> Arm:
         stable = route.stable
         if exchange.is_sequence():
             exchange.in_sequence = True
+            exchange.key = sticky_key(route, headers)
             return stable
-        key = exchange.key
-        if key is None:
-            index = route.plan.at(self._draws.randrange(PPM))
-        else:
-            index = route.plan.choose(key)
-            exchange.key_hash = hash(key)
+        index = self._index(exchange, route, headers)
         arm = route.arms[index]
         counters = arm.evidence.counters
         counters.counts[DRAWN] += 1
@@ -243,7 +255,9 @@ class Pipeline:
         if arm is None or exchange.dispatched_s == 0.0:
             return
         evidence = arm.evidence
-        evidence.counters.ended(kind)
+        counters = evidence.counters
+        counters.in_flight -= 1
+        counters.counts[OUTCOME[kind]] += 1
         if latency_s is not None:
             exchange.attempted_s += latency_s
             if kind is Kind.OK:
@@ -262,7 +276,8 @@ class Pipeline:
             error = DeadlineExceeded("no version answered within the request's deadline")
             sent = Reply(Kind.TIMEOUT, status_of(error), error_body(str(error)))
         self._finish(exchange, sent, now_s)
-        if exchange.route is not None and exchange.route.shadows:
+        route = exchange.route
+        if route is not None and route.shadows:
             self._mirror.offer(exchange, sent)
 
     def _finish(self, exchange: Exchange, reply: Reply, now_s: float) -> None:

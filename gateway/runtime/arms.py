@@ -200,14 +200,14 @@ class Named:
 
     Attributes:
         headers: As names and values.
-        lines: The same as they go out, each line with its end.
+        lines: The same as they go out, behind the end of another line, each with its own.
     """
 
     __slots__ = ("headers", "lines")
 
     def __init__(self, headers: tuple[Header, ...]) -> None:
         self.headers = headers
-        self.lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.lines = b"\r\n" + b"".join(b"%s: %s\r\n" % header for header in headers)
 
 
 NAMELESS = Named(())  # of an answer that no version stands behind
