@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dataplane.mirror import CONCURRENT_COPIES
 from tests.faults import FaultBackend
 from tests.gateway_process import DEMO, GatewayProcess, corpus, eventually, statuses, storm
 
@@ -258,8 +259,9 @@ def test_a_hanging_shadow_costs_neither_memory_nor_time(
     assert median(a.seconds for a in beside) < 2 * median(a.seconds for a in before) + 0.002
     found = rig.settled(2 * int(RATE) + 2 * requests)
     assert set(found["not_sent"]) == {"expired"}
-    assert found["results"]["timeout"] > 16
-    assert backends[2].counts()["most_in_flight"] <= 2 * 16, "16, and those that it has not noticed were given up"
+    assert found["results"]["timeout"] > CONCURRENT_COPIES
+    most = backends[2].counts()["most_in_flight"]
+    assert most <= 2 * CONCURRENT_COPIES, "the bound, and those that it has not noticed were given up"
 
 
 def test_draining_does_not_wait_for_a_shadow(tmp_path: Path, backends: tuple[FaultBackend, ...], models: Path) -> None:
