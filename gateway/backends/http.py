@@ -39,6 +39,7 @@ class HttpBackend:
         on_state: Called after each change of ``state``.
 
     Attributes:
+        state: Where the version is in its life.
         engine: Empty: it runs elsewhere.
         statistics: Attempts; one that was given up has failed.
         instances: The servers, once open.
@@ -67,7 +68,7 @@ class HttpBackend:
         self._names = (model, version)
         self._bounds = bounds
         self._on_state = on_state
-        self._state = State.LOADING
+        self.state = State.LOADING
         self._replies = Replies(public_model, public_version, version if holds_to_version else None)
         self._ready: tuple[Connections, ...] = ()
         self._signature: Signature | None = None
@@ -77,14 +78,9 @@ class HttpBackend:
         self.statistics = Statistics()
 
     @property
-    def state(self) -> State:
-        """Where the version is in its life."""
-        return self._state
-
-    @property
     def reason(self) -> str:
         """Why it is not ready, as a sentence; empty when it is."""
-        if self._state is State.READY:
+        if self.state is State.READY:
             return ""
         found = [instance.reason for instance in self.instances if instance.reason]
         return "; ".join(found) or f"{', '.join(self._urls)} {NOT_OPENED}"
@@ -92,7 +88,7 @@ class HttpBackend:
     @property
     def public_reason(self) -> str:
         """Why it is not ready, without its addresses."""
-        return "" if self._state is State.READY else PUBLIC_REASON[self._state]
+        return "" if self.state is State.READY else PUBLIC_REASON[self.state]
 
     @property
     def signature(self) -> Signature | None:
@@ -174,7 +170,7 @@ class HttpBackend:
         return ""
 
     def _changed(self) -> None:
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return
         ready = [instance for instance in self.instances if instance.state is State.READY]
         self._ready = tuple(instance.connections for instance in ready)
@@ -185,9 +181,9 @@ class HttpBackend:
             self._enter(State.FAILED)
 
     def _enter(self, state: State) -> None:
-        if self._state is State.CLOSED or self._state is state:
+        if self.state is State.CLOSED or self.state is state:
             return
-        self._state = state
+        self.state = state
         if state is State.CLOSED:
             self._ready = ()
         self._asked.set()

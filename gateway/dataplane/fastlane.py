@@ -66,7 +66,7 @@ class Lane:
         """
         if self._stamp is not defaults:
             self._stamp, self._usual = defaults, {}
-        is_usual = status == HTTPStatus.OK and length is None
+        is_usual = status == 200 and length is None
         if is_usual and (found := self._usual.get(size)) is not None:
             return found
         made = b"HTTP/1.1 %d %s\r\n%scontent-type: application/%s\r\ncontent-length: %d\r\nx-request-id: " % (
@@ -238,16 +238,13 @@ class FastLane(FrontDoor):
         body, status, length = reply.body, reply.status, reply.header_length
         is_last = self._is_last or gate.is_draining
         size = len(body)
-        parts = (
-            lane.opening(self.server_state.default_headers, status, length, size),
-            exchange.request_id.encode(),
-            exchange.named.lines,
-            END if status == HTTPStatus.OK and length is None and not is_last else _end(status, length, is_last),
-        )
+        opening = lane.opening(self.server_state.default_headers, status, length, size)
+        lines = exchange.named.lines
+        end = END if status == 200 and length is None and not is_last else _end(status, length, is_last)
         if size <= JOIN_BYTES:
-            self.transport.write(b"".join((*parts, body)))
+            self.transport.write(b"".join((opening, exchange.request_id.encode(), lines, end, body)))
         else:
-            self.transport.write(b"".join(parts))
+            self.transport.write(b"".join((opening, exchange.request_id.encode(), lines, end)))
             self.transport.write(body)
         if self.access_log:
             self._log(exchange, status)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from random import Random
 
-from gateway.backends.base import Reply
+from gateway.backends.base import Reply, State
 from gateway.dataplane.exchange import Exchange, unheard
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
@@ -58,6 +58,7 @@ class Pipeline:
         self._mirror = mirror
         self._clock = clock
         self._draws = draws or Random()
+        self._on_replied = self._replied
         self.in_work: set[Exchange] = set()
 
     def begin(self, exchange: Exchange, version: str | None, headers: Mapping[bytes, bytes]) -> None:
@@ -71,20 +72,19 @@ class Pipeline:
         now_s = exchange.begun_s
         snapshot = self._runtime.current
         route = snapshot.routes.get(exchange.model)
+        exchange.on_replied = self._on_replied
+        self.in_work.add(exchange)
         if route is not None:
             exchange.route = route
             route.users += 1
-        exchange.on_replied = self._replied
-        self.in_work.add(exchange)
+            if version is None:
+                self._attempt(exchange, self._draw(exchange, route, headers, now_s), now_s)
+                return
+            exchange.key = sticky_key(route, headers)
         try:
-            if version is not None:
-                if route is not None:
-                    exchange.key = sticky_key(route, headers)
-                arm = self._pinned(snapshot, exchange, version)
-            elif route is None:
+            if version is None:
                 raise ModelNotFound(unrouted(snapshot, exchange.model))
-            else:
-                arm = self._draw(exchange, route, headers, now_s)
+            arm = self._pinned(snapshot, exchange, version)
         except GatewayError as error:
             self._finish(exchange, refusal(status_of(error), str(error)), now_s)
             return
@@ -175,7 +175,7 @@ class Pipeline:
 
     def _attempt(self, exchange: Exchange, arm: Arm, now_s: float) -> None:
         exchange.arm = arm
-        if not arm.slot.is_ready:
+        if arm.slot.backend.state is not State.READY:
             sentence = not_ready(arm)
             error = VersionNotReady(sentence)
             exchange.stable_evidence = False
@@ -217,9 +217,12 @@ class Pipeline:
         elif exchange.drawn is not None:
             self._canary_replied(exchange, exchange.drawn, reply, latency_s, now_s)
         else:
-            self._count(exchange, reply.kind, latency_s)
-            if exchange.stable_evidence:
-                self._observer.stable_ended(exchange, reply.kind, latency_s, reply.own_s)
+            kind = reply.kind
+            self._count(exchange, kind, latency_s)
+            arm = exchange.arm
+            is_no_hit = kind is Kind.OK and arm is not None and latency_s <= arm.evidence.lowest_threshold_s
+            if exchange.stable_evidence and not is_no_hit:
+                self._observer.stable_ended(exchange, kind, latency_s, reply.own_s)
             self._deliver(exchange, reply, now_s)
 
     def _canary_replied(self, exchange: Exchange, arm: Arm, reply: Reply, latency_s: float, now_s: float) -> None:
@@ -288,11 +291,10 @@ class Pipeline:
     def _leave(self, exchange: Exchange) -> None:
         exchange.is_done = True
         self.in_work.discard(exchange)
-        route = exchange.route
-        if route is not None:
-            route.users -= 1
-            if route.retired:
-                route.look_idle()
+        if exchange.route is not None:
+            exchange.route.users -= 1
+            if exchange.route.retired:
+                exchange.route.look_idle()
 
 
 def refusal(status: int, sentence: str) -> Reply:
