@@ -175,6 +175,9 @@ class Exchange:
 
     def wanted(self) -> tuple[list[str] | None, bool]:
         """Outputs that the client named (``None``: all), and whether NaN may go out in JSON."""
+        body = self.body
+        if b'"outputs"' not in body and b"allow_nan" not in body and b"\\" not in body:
+            return None, False
         plain = self._head()
         outputs, parameters = plain.get("outputs"), plain.get("parameters")
         names = [item.get("name") for item in outputs if isinstance(item, dict)] if isinstance(outputs, list) else []
