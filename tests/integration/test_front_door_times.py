@@ -43,8 +43,10 @@ def backend() -> Iterator[FaultBackend]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, backend: FaultBackend) -> Iterator[GatewayProcess]:
+@pytest.fixture(scope="module", params=[True, False], ids=["fast", "starlette"])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, backend: FaultBackend
+) -> Iterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("gateway")
     models = folder / "models"
     (models / "same/1").mkdir(parents=True)
@@ -54,6 +56,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, backend: FaultBackend) -> 
         "store": {"url": "memory:"},
         "server": {
             "listen": "127.0.0.1:0",
+            "fast_lane": request.param,
             "max_body_bytes": LARGE,
             "max_connections": CLIENTS + 10,
             "max_connections_per_client": CLIENTS,
