@@ -78,9 +78,10 @@ def envoy(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False
     return Target("envoy", version_of(binary, "--version"), pid, driver(lab, port, asked), port, note)
 
 
-def turnout(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False) -> Target:
+def turnout(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False, compare: bool = False) -> Target:
     """turnout in front of the fixed upstream."""
-    process = gateway(lab, [proxy_route(upstream, mirror=mirror)])
+    process = gateway(lab, [proxy_route(upstream, mirror=mirror, compare=compare)])
     note = checked(process.data_port, upstream, asked, mirror=mirror)
     drive = driver(lab, process.data_port, asked)
-    return Target("turnout", commit(), process.pid, drive, process.data_port, note, rests=False)
+    name = "turnout comparing" if compare else "turnout"
+    return Target(name, commit(), process.pid, drive, process.data_port, note, rests=False)

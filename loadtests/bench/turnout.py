@@ -58,10 +58,10 @@ def _is_ready(process: GatewayProcess, model: str) -> bool:
     return bool(arms) and all(arm["state"] == "ready" for arm in arms)
 
 
-def proxy_route(upstream: Upstream, *, mirror: bool = False, **more: Any) -> dict[str, Any]:
-    """95/5, sticky by customer, guarded; to the fixed upstream."""
+def proxy_route(upstream: Upstream, *, mirror: bool = False, compare: bool = False, **more: Any) -> dict[str, Any]:
+    """95/5, sticky by customer, guarded; to the fixed upstream. A mirror's answers are thrown away, or compared."""
     arms = ARMS if mirror else {arm: ARMS[arm] for arm in ("stable", "canary")}
-    shadows = {"shadows": [{"version": ARMS["shadow"], "sample": 100}]} if mirror else {}
+    shadows = {"shadows": [{"version": ARMS["shadow"], "sample": 100, "compare": compare}]} if mirror else {}
     return {
         "model": MODEL,
         "stable": "1",
