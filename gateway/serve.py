@@ -16,7 +16,7 @@ from routing.table import Route
 
 log = logging.getLogger("turnout.server")
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Gateway:

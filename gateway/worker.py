@@ -4,6 +4,7 @@ It imports what it needs and waits on the link for the first message. So a spare
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -13,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import uvloop
 
@@ -26,8 +28,13 @@ from gateway.settings import Settings
 
 log = logging.getLogger("turnout.worker")
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)  # the supervisor decides; a terminal sends them to the whole group
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+)  # the supervisor decides; a terminal sends them to the whole group
 ORPHANED = 70  # exit code
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class WorkerProcess:
@@ -115,6 +122,7 @@ def main() -> None:
     """Wait for the first message, then be a worker."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    _go_on_when_orphaned()
     link = socket.socket(fileno=int(sys.argv[1]))
     try:
         begin, (listening, memory) = receive_first(link, 2)
@@ -138,6 +146,13 @@ def main() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
+
+
+def _go_on_when_orphaned() -> None:
+    """Where the kernel can, let it continue a stopped worker whose supervisor dies, so that it notices and ends."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
 
 
 def _outlive(descriptor: int, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gateway.backends.base import Call, Reply, State
@@ -20,6 +21,7 @@ PUBLIC_REASON = {
 }
 NOT_OPENED = "has not been opened"
 DEFAULT_BOUNDS = Bounds()
+ONE_OF_SEVERAL_CONNECT_S = 0.5  # a host that says nothing must not cost a request the time that another needs
 
 
 class HttpBackend:
@@ -103,13 +105,16 @@ class HttpBackend:
         """Ask every server; returns when one is ready or none of them. Probes go on where one is not."""
         model, version = self._names
         loop = asyncio.get_running_loop()
+        bounds = self._bounds
+        if len(self._urls) > 1:  # another one is worth asking before the request's time is up
+            bounds = replace(bounds, connect_timeout_s=min(bounds.connect_timeout_s, ONE_OF_SEVERAL_CONNECT_S))
         self.instances = tuple(
             Instance(
                 url,
                 model,
                 version,
                 self._replies,
-                self._bounds,
+                bounds,
                 loop,
                 on_change=self._changed,
                 move=self._move,

@@ -6,6 +6,7 @@ from gateway.backends.base import Reply
 from gateway.protocol.answer import Identity, WrongVersion
 from routing.analysis.outcome import Kind, kind_of_status
 
+STATUSES = range(200, 600)  # what a final answer may say
 MAX_ERROR_BYTES = 64 * 1024  # a larger body of an error answer is replaced by a sentence
 
 # What a client is told when there is no answer that it could get.
@@ -37,13 +38,15 @@ class Replies:
 
     def of(self, status: int, body: bytes, header_length: int | None, url: str) -> Reply:
         """The reply to an answer of the server at ``url``."""
-        if status < 300:
+        if 200 <= status < 300:
             try:
                 body, header_length = self._give(body, header_length)
             except WrongVersion as problem:
                 return self.failure(Kind.CONTRACT, f"{url} {problem}")
             return Reply(Kind.OK, status, body, header_length)
         detail = f"{url} answered {status}"
+        if status not in STATUSES:
+            return Reply(Kind.BROKEN, 502, self._public(f"answered {status}, which is no status"), None, detail)
         if status < 400:  # a redirect is not followed: addresses come from the configuration alone
             return Reply(Kind.ERROR, 502, self._public("redirects"), None, detail)
         if not _is_error(body):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from random import SystemRandom
 
-from gateway.errors import BadRequest, LoopDetected
+from gateway.errors import BadRequest, LoopDetected, Overloaded
 from gateway.settings import Deadline
 
 VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -16,11 +16,11 @@ _LAST_DIGITS = tuple(f"{number:02x}" for number in range(0x100))
 
 
 class Gate:
-    """How many requests one worker has in hand: those whose head has come and whose answer has not gone out.
+    """How many requests one worker has in hand: those that came whole and whose answer has not gone out.
 
     Attributes:
         in_hand: Of both lanes.
-        limit: One more is refused.
+        limit: One more is refused, as soon as its head is there if it is known by then.
         is_draining: The process is about to end: every answer closes its connection.
     """
 
@@ -30,6 +30,15 @@ class Gate:
         self.in_hand = 0
         self.limit = limit
         self.is_draining = False
+
+    def check(self) -> None:
+        """See whether there is room for one more.
+
+        Raises:
+            Overloaded: There is none.
+        """
+        if self.in_hand >= self.limit:
+            raise Overloaded(f"{self.limit} requests are in work already")
 
 
 class RequestIds:

@@ -28,7 +28,6 @@ from gateway.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     GatewayError,
-    Overloaded,
     UnsupportedEncoding,
     error_body,
     status_of,
@@ -185,19 +184,19 @@ class DataPlane:
         identifier = request_id(headers, self._ids)
         request.scope["turnout.request_id"] = identifier
         gate = self._gate
-        if gate.in_hand >= gate.limit:
-            raise Overloaded(f"{gate.limit} requests are in work already")
+        gate.check()
+        patience_s = timeout_s(headers, self._settings.deadline)
+        coding = _coding(request, headers)
+        hops = via(headers, self._name)
+        started_s = monotonic()
+        try:
+            body = await self._body_in_time(request, patience_s)
+        except ClientDisconnect:
+            self._tally.left_early(request.path_params["model"])
+            raise
+        gate.check()
         gate.in_hand += 1
         try:
-            patience_s = timeout_s(headers, self._settings.deadline)
-            coding = _coding(request, headers)
-            hops = via(headers, self._name)
-            started_s = monotonic()
-            try:
-                body = await self._body_in_time(request, patience_s)
-            except ClientDisconnect:
-                self._tally.left_early(request.path_params["model"])
-                raise
             if coding is not None:
                 body = await self._decoded(body, coding, started_s + patience_s)
             answer = await ask(_Asked(request, headers, identifier, hops, started_s, started_s + patience_s), body)
@@ -207,7 +206,7 @@ class DataPlane:
 
     async def _inferred(self, asked: "_Asked", body: bytes) -> Answer:
         length = header_length(asked.headers, len(body))
-        if length is not None and len(asked.request.headers.getlist("inference-header-content-length")) > 1:
+        if len(asked.request.headers.getlist("inference-header-content-length")) > 1:
             raise BadRequest("Inference-Header-Content-Length is given more than once")
         return await self._through(asked, body, length)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
 from gateway.backends.base import Reply
 from gateway.dataplane.admission import RETRY_AFTER_S, Gate, RequestIds
 from gateway.dataplane.doorkeeper import BODY, IDLE, WORK, Doorkeeper
@@ -17,7 +19,7 @@ from gateway.dataplane.frontdoor import FrontDoor
 from gateway.dataplane.infer_heads import BEGINNING, HEAD_END, HeadReader, InferHead
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.tally import Tally
-from gateway.errors import BodyTimeout, status_of
+from gateway.errors import BodyTimeout, GatewayError, Overloaded, error_body, status_of
 
 JOIN_BYTES = 64 * 1024  # a body up to this size leaves in one piece with its head; a larger one is not copied
 OPENINGS = 1024  # sizes of answers whose opening is kept; for a second at most, as long as the date stands
@@ -69,9 +71,8 @@ class Lane:
         is_usual = status == 200 and length is None
         if is_usual and (found := self._usual.get(size)) is not None:
             return found
-        made = b"HTTP/1.1 %d %s\r\n%scontent-type: application/%s\r\ncontent-length: %d\r\nx-request-id: " % (
-            status,
-            HTTPStatus(status).phrase.encode(),
+        made = b"%s%scontent-type: application/%s\r\ncontent-length: %d\r\nx-request-id: " % (
+            STATUS_LINE[status],
             b"".join(b"%s: %s\r\n" % line for line in defaults),
             b"json" if length is None else b"octet-stream",
             size,
@@ -149,9 +150,9 @@ class FastLane(FrontDoor):
             self._body_is_late("the body did not arrive in time")
 
     def _is_sending(self) -> bool:
-        if self._started_s and self._head is None:
-            return self._begun != self._completed
-        return super()._is_sending()
+        if self._head is not None:
+            return True
+        return self._begun != self._completed if self._started_s else super()._is_sending()
 
     # From bytes to a request.
 
@@ -169,7 +170,6 @@ class FastLane(FrontDoor):
         missing = end + head.length - len(data)
         if missing < 0:  # another message behind it
             return False
-        gate.in_hand += 1
         self._is_elsewhere = False
         now_s = self._started_s = self.phase_since_s = lane.clock()
         if missing:
@@ -189,22 +189,39 @@ class FastLane(FrontDoor):
         body = b"".join(self._parts)
         self._head, self._parts = None, []
         now_s = self.phase_since_s = self.lane.clock()
-        self._begin(head, body, now_s)
+        try:
+            self.lane.gate.check()
+        except Overloaded as error:  # others came while its body did
+            self._refuse(head, error, is_last=False)
+        else:
+            self._begin(head, body, now_s)
         if len(data) > missing and not self.transport.is_closing():
             self.data_received(data[missing:])
 
     def _drop_head(self) -> InferHead:
         head, self._head, self._parts = self._head, None, []
         assert head is not None
-        self.lane.gate.in_hand -= 1
         return head
 
     def _body_is_late(self, sentence: str) -> None:
         assert self._head is not None
         error = BodyTimeout(sentence)
-        self.lane.tally.refused(self._head.model, error)
-        self.refuse(status_of(error), sentence)
+        self._refuse(self._head, error, is_last=True)
         self._drop_head()
+
+    def _refuse(self, head: InferHead, error: GatewayError, *, is_last: bool) -> None:
+        """Answer a request that does not reach the pipeline, as the other lane does."""
+        lane = self.lane
+        lane.tally.refused(head.model, error)
+        status, body = status_of(error), error_body(str(error))
+        identifier = (head.request_id or lane.ids.new()).encode()
+        opening = lane.opening(self.server_state.default_headers, status, None, len(body))
+        is_last = is_last or self._is_last or lane.gate.is_draining
+        self.transport.write(b"".join((opening, identifier, END, _end(status, None, is_last), body)))
+        if is_last:
+            self.leave()
+        else:
+            self.enter(IDLE)
 
     def _begin(self, head: InferHead, body: bytes, begun_s: float) -> None:
         lane = self.lane
@@ -222,6 +239,7 @@ class FastLane(FrontDoor):
         )
         exchange.begun_s = begun_s
         exchange.head = head
+        lane.gate.in_hand += 1
         self.phase = WORK
         self.is_behind = True
         lane.pipeline.begin(exchange, head.version, head.headers)
@@ -258,7 +276,8 @@ class FastLane(FrontDoor):
 
     def _log(self, exchange: Exchange, status: int) -> None:
         client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
-        pinned = f"/versions/{exchange.arm.version}" if exchange.is_pinned and exchange.arm else ""
+        version = exchange.head.version if exchange.head is not None else None
+        pinned = "" if version is None else f"/versions/{version}"
         path = f"/v2/models/{exchange.model}{pinned}/infer"
         self.access_logger.info('%s - "%s %s HTTP/%s" %d', client, "POST", path, "1.1", status)
 

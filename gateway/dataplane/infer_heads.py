@@ -21,7 +21,7 @@ _PATH = re.compile(rb"/v2/models/(%s)(?:/versions/(%s))?/infer" % (_NAME, _NAME)
 _HOST = re.compile(rb"[A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?")
 # What changes how a message is framed, or asks for more than an answer.
 _ELSEWHERE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer"})
-_ONCE = frozenset({b"host", b"content-length"})
+_ONCE = frozenset({b"host", b"content-length", b"inference-header-content-length"})
 # Heads with one of these are not remembered: the first two are secrets, the third is never the same again.
 _FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-request-id"})
 

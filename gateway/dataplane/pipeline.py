@@ -285,8 +285,8 @@ class Pipeline:
 
     def _finish(self, exchange: Exchange, reply: Reply, now_s: float) -> None:
         self._leave(exchange)
+        self._tally.answered(exchange, reply.status, now_s)  # first: what a client has seen is counted, come what may
         exchange.deliver(reply)
-        self._tally.answered(exchange, reply.status, now_s)
 
     def _leave(self, exchange: Exchange) -> None:
         exchange.is_done = True

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 MAGIC = int.from_bytes(b"turnout\x00", "little")
 LAYOUT = 1
@@ -163,6 +164,7 @@ class Reader:
             raise BadBlock("shorter than its header says")
         self._directory = view[HEADER_WORDS * WORD : begin]
         self._cells = view[begin : begin + self._head[_CELLS] * WORD]
+        self._at_work = Lock()
         self._parsed = 0
         self._entries: list[tuple[Entry, int, int]] = []
 
@@ -173,6 +175,10 @@ class Reader:
 
     def read(self) -> list[tuple[Entry, Sequence[int], float]]:
         """Each entry with its counts and, of a histogram, its sum."""
+        with self._at_work:  # a scrape adds up in a thread of its own
+            return self._read()
+
+    def _read(self) -> list[tuple[Entry, Sequence[int], float]]:
         self._parse()
         used = min(self._head[_CELLS_USED], self._head[_CELLS])
         copied = bytes(self._cells[: used * WORD])

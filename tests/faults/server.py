@@ -45,6 +45,7 @@ MODES = {
     "not_ready",
     "refuse",
 }
+STATUS_MODE = re.compile(r"status_(\d{3})")  # a good answer under any status
 REFUSALS = {
     "error_500": (500, "the model raised an exception"),
     "too_many_429": (429, "too many requests"),
@@ -84,7 +85,7 @@ class Faults:
         """Take a whole new behaviour; counts go on."""
         unknown = set(wanted) - {"mode", "share", "delay_ms", "ok_delay_ms", "seed", "key"}
         mode = wanted.get("mode", "ok")
-        if unknown or mode not in MODES:
+        if unknown or not (mode in MODES or STATUS_MODE.fullmatch(str(mode))):
             raise ValueError(f"unknown: {sorted(unknown) or mode}")
         self.mode = str(mode)
         self.share = float(wanted.get("share", 1.0))  # type: ignore[arg-type]
@@ -177,6 +178,9 @@ class Server:
         if mode in REFUSALS:
             status, sentence = REFUSALS[mode]
             respond(writer, status, error(sentence))
+            return
+        if status_mode := STATUS_MODE.fullmatch(mode):
+            respond(writer, int(status_mode[1]), good, json_bytes)
             return
         match mode:
             case "not_json":

@@ -127,6 +127,46 @@ def test_a_client_that_does_not_read_is_not_read_from(start: Any) -> None:
         assert other.infer("credit", BODY).status == 200
 
 
+@pytest.mark.parametrize(("said", "heard"), [(299, 299), (420, 420), (499, 499), (529, 529), (599, 599), (700, 502)])
+def test_a_status_that_nobody_registered_goes_through(start: Any, far: FaultBackend, said: int, heard: int) -> None:
+    gateway = start()
+    far.set(f"status_{said}")
+    with gateway.client() as client:
+        assert [client.infer("far", BODY).status for _ in range(2)] == [heard, heard]
+
+
+def test_the_header_bounds_of_the_settings_hold(start: Any) -> None:
+    gateway = start(max_headers=8, max_line_bytes=256, max_head_bytes=1024, max_url_bytes=256)
+    extra = {
+        "many": b"".join(b"x-%d: y\r\n" % n for n in range(9)),
+        "long": b"x-a: " + b"y" * 300 + b"\r\n",
+        "large": b"".join(b"x-%d: %s\r\n" % (n, b"y" * 200) for n in range(6)),
+    }
+    for name, lines in extra.items():
+        with RawClient(gateway.data_port) as client:
+            client.send(infer().replace(b"host: a\r\n", b"host: a\r\n" + lines))
+            answer = client.answer()
+            assert answer is not None
+            assert answer.status == 431, name
+    with RawClient(gateway.data_port) as client:
+        client.send(infer("m" * 128).replace(b"/infer", b"/versions/" + b"v" * 128 + b"/infer"))
+        answer = client.answer()
+        assert answer is not None
+        assert answer.status == 414
+
+
+def test_a_late_body_is_told_so_behind_another_message(start: Any) -> None:
+    gateway = start(body_timeout_s=0.4, linger_s=1)
+    with RawClient(gateway.data_port) as client:
+        client.send(b"GET /v2 HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert client.answer() is not None
+        client.send(infer()[:-10])
+        answer = client.answer()
+        assert answer is not None
+        assert (answer.status, answer.headers["connection"], "date" in answer.headers) == (408, "close", True)
+        client.send(b"12345", b"67890")  # it lingers: what is sent on is read and thrown away
+
+
 def test_the_access_log_has_a_line_for_each(start: Any) -> None:
     gateway = start(access_log=True)
     with gateway.client() as client:
