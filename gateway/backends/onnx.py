@@ -13,7 +13,7 @@ from time import perf_counter
 from gateway.backends.base import Call, Reply, State
 from gateway.backends.batching import MAX_QUEUED, Batcher
 from gateway.backends.jobs import Job
-from gateway.backends.onnx_model import OnnxModel, rows_of
+from gateway.backends.onnx_model import OnnxModel
 from gateway.backends.onnx_session import CannotLoad, OnnxSession
 from gateway.backends.run_time import RunTime
 from gateway.backends.statistics import Statistics
@@ -137,12 +137,11 @@ class OnnxBackend:
             on_reply(Reply(Kind.MALFORMED, 400, error_body(str(error)), detail=str(error)))
             return _nothing
         try:
-            feeds = model.bind(request)
+            fit, values = model.bind(request)
         except BadRequest as error:
             on_reply(Reply(Kind.REJECTED, 400, error_body(str(error)), detail=str(error)))
             return _nothing
-        rows = rows_of(feeds)
-        job = Job(request, feeds, rows, model.company(request, feeds, rows), begin_s, deadline_s, on_reply)
+        job = Job(request, fit, values, model.company(fit), begin_s, deadline_s, on_reply)
         if batcher.submit(job):
             return job.cancel
         sentence = f"{MAX_QUEUED} requests already wait for this version"
