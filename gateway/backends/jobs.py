@@ -103,7 +103,9 @@ class Job:
         """Answer, unless it was given up."""
         if self.is_over:
             return
-        self._leave()
+        self.is_over = True
+        if self.lane is not None:
+            self.lane.live -= 1
         try:
             self.on_reply(reply)
         except Exception:  # the top of this request's part of a shared run: the others must get theirs
@@ -112,27 +114,24 @@ class Job:
     def cancel(self) -> None:
         """Give the job up, and what it holds; a run that has begun goes on unheard."""
         if not self.is_over:
-            self._leave()
+            self.is_over = True
+            if self.lane is not None:
+                self.lane.live -= 1
             self.values, self.request, self.on_reply = [], NOTHING, _unheard
-
-    def _leave(self) -> None:
-        self.is_over = True
-        if self.lane is not None:
-            self.lane.live -= 1
 
 
 class JobQueue:
-    """Jobs by company, the longest waiting first."""
+    """Jobs by company, the longest waiting first.
 
-    __slots__ = ("_by_company", "_count")
+    Attributes:
+        count: Jobs in it, those that were given up included.
+    """
+
+    __slots__ = ("_by_company", "count")
 
     def __init__(self) -> None:
         self._by_company: dict[Hashable, deque[Job]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        """Jobs in it, those that were given up included."""
-        return self._count
+        self.count = 0
 
     def add(self, job: Job) -> None:
         """Put a job at the end."""
@@ -140,7 +139,7 @@ class JobQueue:
         if waiting is None:
             waiting = self._by_company[job.company] = deque()
         waiting.append(job)
-        self._count += 1
+        self.count += 1
 
     def take(self, rows: int, now_s: float) -> tuple[list[Job], list[Job]]:
         """Take the job that has waited longest, and its company up to ``rows`` rows together.
@@ -165,7 +164,7 @@ class JobQueue:
                     jobs.append(job)
                     taken += job.rows
                 waiting.popleft()
-                self._count -= 1
+                self.count -= 1
             if not waiting:
                 del self._by_company[company]
         return jobs, late
@@ -174,7 +173,7 @@ class JobQueue:
         """Take all that were not given up."""
         jobs = [job for waiting in self._by_company.values() for job in waiting if not job.is_over]
         self._by_company.clear()
-        self._count = 0
+        self.count = 0
         return jobs
 
     def forget_over(self) -> None:

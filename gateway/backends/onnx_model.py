@@ -1,7 +1,7 @@
 """A version on ONNX Runtime: requests to feeds, feeds to answers, several requests in one run."""
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -26,7 +26,23 @@ PROOF_REQUESTS = 4  # of such a run that are run alone as well
 PROOF_LOOKS = 100  # runs among which such are looked for; where all requests are the same, there is nothing to prove
 BROKEN_RUNS = 3  # runs of several requests that failed while each request alone went well, before no more are tried
 
+_OK = Kind.OK  # a member of an enum is looked up by Python code each time
 Values = list[Any]  # of one request's inputs, as its fit takes them
+
+
+class _Answer(Reply):
+    """A reply that went well, made in half the time."""
+
+    __slots__ = ()
+
+    def __init__(self, body: bytes, header_length: int | None) -> None:
+        self.kind = _OK
+        self.status = 200
+        self.body = body
+        self.header_length = header_length
+        self.detail = ""
+        self.is_checked = True
+        self.own_s = None
 
 
 class CannotRunTogether(Exception):
@@ -44,6 +60,7 @@ class OnnxModel:
 
     Attributes:
         signature: Inputs and outputs.
+        bind: How a request fits, and the values of its inputs.
         takes_batches: Requests may share a run: the first dimension of every input and output is free, and rows were
             not seen to depend on one another.
         note: What an operator should know.
@@ -53,13 +70,12 @@ class OnnxModel:
         self.signature = session.signature
         self.note = session.note
         self._session = session
-        self._binder = Binder(session.signature, session.dims)
+        self.bind = Binder(session.signature, session.dims).bind
         self._writer = AnswerWriter(model, version)
         self._label = f"{model}/{version}"
         self._names = [spec.name for spec in session.signature.outputs]
         tensors = (*session.signature.inputs, *session.signature.outputs)
         self.takes_batches = batching and all(spec.shape and spec.shape[0] == -1 for spec in tensors)
-        self._has_free_inner = any(-1 in spec.shape[1:] for spec in session.signature.inputs)
         self._proofs_left = PROOF_RUNS
         self._looks_left = PROOF_LOOKS
         self._broken_left = BROKEN_RUNS
@@ -78,20 +94,6 @@ class OnnxModel:
                 run_time.observe(perf_counter() - begin_s, 1)
         if self.takes_batches:
             self._try_batch()
-
-    def bind(self, request: InferRequest) -> tuple[Fit, Values]:
-        """How the request fits this model, and the values of its inputs.
-
-        Raises:
-            BadRequest: It does not fit.
-        """
-        return self._binder.bind(request)
-
-    def company(self, fit: Fit) -> Hashable:
-        """Requests with equal values may share a run; ``None`` must be alone."""
-        if not self.takes_batches or fit.inner is None or not fit.rows:
-            return None
-        return (fit.wanted, fit.inner) if self._has_free_inner else fit.wanted
 
     def run(self, fit: Fit, values: Values, request: InferRequest) -> tuple[Reply, float]:
         """Run for one request.
@@ -190,8 +192,7 @@ class OnnxModel:
         if len(requests) == sum(rows):
             bodies = self._writer.write_rows(requests, outputs)
             if bodies is not None:
-                ok = Kind.OK
-                return [Reply(ok, 200, body, length, is_checked=True) for body, length in bodies]
+                return [_Answer(body, length) for body, length in bodies]
         replies = []
         at = 0
         for request, count in zip(requests, rows, strict=True):
@@ -209,7 +210,7 @@ class OnnxModel:
             body, header_length = self._writer.write(request, outputs)
         except NotFinite as error:
             return Reply(Kind.CONTRACT, 500, error_body(str(error)), detail=str(error))
-        return Reply(Kind.OK, 200, body, header_length, is_checked=True)
+        return _Answer(body, header_length)
 
 
 def _failed_run(error: Exception, feeds: Mapping[str, Array]) -> Reply:

@@ -102,7 +102,7 @@ class AnswerWriter:
                 return None
             columns += [repeat(close + self._opening(spec.name, spec.datatype, (1, *array.shape[1:])) + b"["), texts]
             close = b"]},"
-        begins = [self._begin(request) for request in requests]
+        begins = [self._head if request.id is None else self._begin(request) for request in requests]
         return list(
             zip(map(b"".join, zip(begins, *columns, repeat(b"]}]}"), strict=False)), repeat(None), strict=False)
         )
@@ -121,7 +121,8 @@ class AnswerWriter:
             )
         opened[-1] = b"]}"
         described = b"".join(opened)
-        heads = [self._begin(request) + described for request in requests]
+        usual = self._head + described
+        heads = [usual if request.id is None else self._begin(request) + described for request in requests]
         return list(zip(map(b"".join, zip(heads, *columns, strict=True)), map(len, heads), strict=True))
 
     def _begin(self, request: InferRequest) -> bytes:

@@ -60,38 +60,44 @@ class Skeleton:
     Attributes:
         form: All but the data and the id.
         lead: Up to the first list, its bracket included.
-        gaps: What stands behind each list, from bracket to bracket.
-        packs: What makes the binary form of each list; ``None`` for strings, with how many there must be.
+        size: Bytes before that bracket.
+        last: What stands behind the last list, from its bracket on.
+        lists: Of each list what makes its binary form, ``None`` for strings; how many elements there must be; and what
+            stands between it and the next one, from bracket to bracket.
     """
 
-    __slots__ = ("form", "gaps", "last", "lead", "packs")
+    __slots__ = ("form", "last", "lead", "lists", "size")
 
     def __init__(self, form: Form, pieces: list[bytes], packs: list[tuple[Pack | None, int]]) -> None:
         self.form = form
         self.lead = pieces[0]
-        self.gaps = pieces[1:-1]
+        self.size = len(self.lead) - 1
         self.last = pieces[-1]
-        self.packs = packs
+        gaps = [*pieces[1:-1], b""]
+        self.lists = [(pack, count, gap) for (pack, count), gap in zip(packs, gaps, strict=True)]
 
     def data(self, body: bytes, at: int) -> list[Any] | None:
         """The data of a body whose first ``"data"`` is at ``at``; ``None`` where it is not of this skeleton."""
-        lead, last = self.lead, self.last
-        if not body.startswith(lead, at) or not body.endswith(last):
+        if not body.startswith(self.lead, at) or not body.endswith(self.last):
             return None
-        begin = at + len(lead) - 1
-        if not self.gaps:
-            pack, count = self.packs[0]
-            found = _elements(body[begin : len(body) - len(last) + 1], pack, count)
-            return None if found is None else [found]
+        begin, last = at + self.size, len(body) - len(self.last)
         data = []
-        for gap, (pack, count) in zip((*self.gaps, None), self.packs, strict=True):
-            end = len(body) - len(last) if gap is None else body.find(gap, begin)
-            found = _elements(body[begin : end + 1], pack, count) if end >= 0 else None
-            if found is None:
+        for pack, count, gap in self.lists:
+            end = body.find(gap, begin) if gap else last
+            text = body[begin : end + 1]
+            try:
+                elements = orjson.loads(text)
+                if pack is None:
+                    if len(elements) != count or not _STRING.issuperset(map(type, elements)):
+                        return None
+                    data.append(elements)
+                elif text.find(b"e") >= 0 and (b"u" in text or b"l" in text):
+                    return None  # true and false, which would pass for 1 and 0
+                else:
+                    data.append(pack(*elements))
+            except (orjson.JSONDecodeError, struct.error, OverflowError):
                 return None
-            data.append(found)
-            if gap is not None:
-                begin = end + len(gap) - 1
+            begin = end + len(gap) - 1
         return data
 
 
@@ -160,19 +166,6 @@ def _id(body: bytes) -> tuple[int, str | None]:
         return end, orjson.loads(body[opening - 1 : end + 1])
     except orjson.JSONDecodeError:  # the quote was escaped, or it is no string of UTF-8
         return 0, None
-
-
-def _elements(text: bytes, pack: Pack | None, count: int) -> Any:
-    """One list: numbers in binary form, or strings; ``None`` where it is no list of ``count`` of these."""
-    try:
-        elements = orjson.loads(text)
-        if pack is None:
-            return elements if len(elements) == count and _STRING.issuperset(map(type, elements)) else None
-        if text.find(b"e") >= 0 and (b"u" in text or b"l" in text):
-            return None  # true and false, which would pass for 1 and 0
-        return pack(*elements)
-    except (orjson.JSONDecodeError, struct.error, OverflowError):
-        return None
 
 
 def _pack(tensor: InputTensor) -> tuple[Pack | None, int] | None:

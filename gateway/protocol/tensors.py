@@ -46,27 +46,27 @@ class Fit:
         outputs: Those that go out, in order.
         names: The same by name.
         rows: Of each request: the largest first dimension; 1 where there is none.
-        inner: The other dimensions of each input; ``None`` where the first ones differ, so that rows cannot be counted.
-        wanted: Names asked for; empty for all.
+        company: Requests with equal values may share a run, where the version allows any to: they want the same outputs
+            and their inputs differ in their first dimension alone. ``None`` must be alone: no rows, or none to count.
+        places: Of each of the version's inputs in a request's data; ``None`` where the order is the same.
     """
 
-    __slots__ = ("_places", "inner", "inputs", "names", "outputs", "rows", "wanted")
+    __slots__ = ("company", "inputs", "names", "outputs", "places", "rows")
 
-    def __init__(self, form: Form, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self, form: Form, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec], *, has_free_inner: bool
+    ) -> None:
         self.inputs = [(name, array.dtype, array.shape) for name, array in arrays.items()]
         self.outputs = outputs
         self.names = [spec.name for spec in outputs]
-        self.wanted = () if form.outputs is None else tuple(self.names)
         shapes = [array.shape for array in arrays.values()]
         self.rows = max((shape[0] for shape in shapes if shape), default=1)
         is_even = len(shapes) == 1 or all(shape[:1] == (self.rows,) for shape in shapes)
-        self.inner = tuple([shape[1:] for shape in shapes]) if is_even else None
+        wanted = () if form.outputs is None else tuple(self.names)
+        inner = tuple([shape[1:] for shape in shapes]) if has_free_inner else ()
+        self.company = (*wanted, *inner) if is_even and self.rows else None
         given = list(form.inputs)
-        self._places = [given.index(name) for name in arrays] if given and given != list(arrays) else None
-
-    def sorted(self, data: list[Any]) -> list[Any]:
-        """A request's data in the version's order."""
-        return data if self._places is None else [data[place] for place in self._places]
+        self.places = [given.index(name) for name in arrays] if given and given != list(arrays) else None
 
     def feeds(self, values: Sequence[Any]) -> dict[str, Array]:
         """The inputs of one request as arrays."""
@@ -97,7 +97,7 @@ class Binder:
         dims: By input, the names or sizes of its dimensions; equal names must have equal sizes.
     """
 
-    __slots__ = ("_expected", "_fits", "_half", "_outputs", "_shared", "_signature")
+    __slots__ = ("_expected", "_fits", "_half", "_has_free_inner", "_outputs", "_shared", "_signature")
 
     def __init__(self, signature: Signature, dims: Mapping[str, Sequence[str | int]]) -> None:
         self._signature = signature
@@ -105,6 +105,7 @@ class Binder:
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._half = [spec for spec in signature.outputs if spec.datatype == "FP16"]
         self._shared = _shared_dims(dims)
+        self._has_free_inner = any(-1 in spec.shape[1:] for spec in signature.inputs)
         self._fits: dict[Form, Fit] = {}
 
     def bind(self, request: InferRequest) -> tuple[Fit, list[Any]]:
@@ -118,9 +119,9 @@ class Binder:
         if data is not None:
             fit = self._fits.get(request.form)
             if fit is not None:
-                return fit, fit.sorted(data)
+                return fit, data if fit.places is None else [data[place] for place in fit.places]
         arrays = self._checked(request)
-        fit = Fit(request.form, arrays, self._wanted(request.form))
+        fit = Fit(request.form, arrays, self._wanted(request.form), has_free_inner=self._has_free_inner)
         if data is not None:
             if len(self._fits) >= FITS_KEPT:
                 self._fits.clear()

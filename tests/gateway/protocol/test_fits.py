@@ -47,7 +47,7 @@ def test_every_request_of_a_text_is_bound_to_its_own_data() -> None:
         assert arrays["c"].tolist() == [n] * 2
         assert [array.dtype for array in arrays.values()] == [np.float32, np.object_, np.int64]
     assert len(binder._fits) == 1
-    assert (fit.rows, fit.inner, fit.wanted, fit.names) == (2, ((2,), (), ()), (), ["y", "z"])
+    assert (fit.rows, fit.company, fit.names) == (2, (), ["y", "z"])
 
 
 def test_requests_are_joined_whatever_form_their_values_have() -> None:
@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_refused_each_time_and_what_is_asked_for_is_part_of
     )
     for n in range(4):
         fit, _ = binder.bind(read_request(asked(n, outputs=[{"name": "z"}])))
-        assert (fit.wanted, fit.names) == (("z",), ["z"])
+        assert (fit.company, fit.names) == (("z",), ["z"])
         for wrong, at, sentence in (
             (asked(n), other, "input 'c' is unknown"),
             (asked(n, outputs=[{"name": "x"}]), binder, "output 'x' is unknown"),
@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused_each_time_and_what_is_asked_for_is_part_of
         ):
             with pytest.raises(BadRequest, match=sentence):
                 at.bind(read_request(wrong))
-        assert binder.bind(read_request(uneven))[0].inner is None
+        assert binder.bind(read_request(uneven))[0].company is None
 
 
 def test_fits_are_bounded() -> None:
@@ -89,3 +89,17 @@ def test_fits_are_bounded() -> None:
             read_request(b'{"inputs":[{"name":"c","shape":[1],"datatype":"INT64","data":[%d],"n":%d}]}' % (n, n))
         )
     assert len(binder._fits) == 3
+
+
+def test_only_requests_whose_rows_are_alike_are_company() -> None:
+    specs = (TensorSpec("c", "INT64", (-1, -1)),)
+    binder = Binder(Signature("onnx", specs, SIGNATURE.outputs), {})
+
+    def company(*shape: int, **more: Any) -> Any:
+        item = {"name": "c", "shape": shape, "datatype": "INT64", "data": [1] * int(np.prod(shape))}
+        return binder.bind(read_request(json.dumps({"inputs": [item], **more}).encode()))[0].company
+
+    assert company(1, 2) == company(3, 2) == ((2,),)
+    assert company(1, 3) == ((3,),)
+    assert company(1, 3, outputs=[{"name": "z"}]) == ("z", (3,))
+    assert company(0, 3) is None
