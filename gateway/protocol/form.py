@@ -122,5 +122,15 @@ class InferRequest:
         return self.form.parameters.get(ALLOW_NAN) is True
 
 
+def unnested(data: Any, shape: Sequence[int]) -> tuple[Any, int]:
+    """The elements of one row nested as its shape says, and how many lists are around them; else the data as given."""
+    depth, inner = len(shape) - 1, data
+    for size in shape[:-1]:
+        if size != 1 or type(inner) is not list or len(inner) != 1:
+            return data, 0
+        inner = inner[0]
+    return (inner, depth) if depth > 0 and type(inner) is list else (data, 0)
+
+
 def _viewed(data: Any) -> Any:
     return memoryview(data) if type(data) is bytes else data

@@ -12,7 +12,8 @@ are in the fixed bytes, where they mean what they meant before. That a stretch r
 is not guessed from the text: when a skeleton is made, the careful reader reads a body with other values in the
 stretches, and each must come out where it is expected.
 
-Only usual elements are taken: as many as the shape says, numbers that fit the datatype, or strings; no lists in lists.
+Only usual elements are taken: as many as the shape says, numbers that fit the datatype, or strings. Of lists in lists
+only a single row is taken, ``[[..]]``: the outer brackets are fixed bytes, and there are as many as the shape says.
 For anything else the careful reader reads the whole body, so every refusal is its own.
 """
 
@@ -25,7 +26,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import BadRequest
-from gateway.protocol.form import Form, InferRequest, InputTensor
+from gateway.protocol.form import Form, InferRequest, InputTensor, unnested
 from gateway.protocol.shapes import ELEMENT_BYTES
 
 SKELETONS_KEPT = 256  # and beginnings of bodies that were seen; all are forgotten when there are more
@@ -49,7 +50,7 @@ _CODES = {
 }
 _STRING = {str}
 _DATA = b'"data"'
-_LIST = re.compile(rb'"data"\s*+:\s*+(\[(?:[^\[\]{}"]++|"(?:[^"\\]++|\\.)*+")*+\])', re.DOTALL)
+_LIST = re.compile(rb'"data"\s*+:\s*+(?:\[\s*+)*(\[(?:[^\[\]{}"]++|"(?:[^"\\]++|\\.)*+")*+\])', re.DOTALL)
 
 Pack = Callable[..., bytes]
 
@@ -192,8 +193,9 @@ def _skeleton(
     pieces = [body[a:b] for a, b in zip(ends, [*(start + 1 for start, _ in lists), len(body)], strict=True)]
     if sum(map(len, pieces)) > SKELETON_BYTES:
         return None
+    given = [unnested(tensor.data, tensor.shape) for tensor in tensors]
     # Other values: unlike one another, and unlike those that the body had.
-    others = [[n] if tensor.data != [n] else [n, n] for n, tensor in enumerate(tensors)]
+    others = [[n] if data != [n] else [n, n] for n, (data, _) in enumerate(given)]
     other_id = (request.id or "") + "?"
     start = b'{"id":' + orjson.dumps(other_id)[:-1] if begin else b""
     trial = start + body[begin:at] + pieces[0]
@@ -203,7 +205,9 @@ def _skeleton(
         tried = read(trial)
     except BadRequest:
         return None
-    if [tensor.data for tensor in tried.inputs.values()] != others or (begin and tried.id != other_id):
+    found = [unnested(tensor.data, tensor.shape) for tensor in tried.inputs.values()]
+    expected = [(other, depth) for other, (_, depth) in zip(others, given, strict=True)]
+    if found != expected or (begin and tried.id != other_id):
         return None
     bare = {t.name: InputTensor(t.name, t.datatype, t.shape, None) for t in tensors}
     form = Form(request.parameters, bare, request.outputs, id=None if begin else request.id)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gateway.errors import BadRequest
 from gateway.protocol.binary import raw_input, read_binary
-from gateway.protocol.form import Form, InferRequest, InputTensor
+from gateway.protocol.form import Form, InferRequest, InputTensor, unnested
 from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, Signature, TensorSpec, element_count
 
 Array = NDArray[Any]
@@ -278,8 +278,9 @@ def _strings(tensor: InputTensor) -> Array:
 
 
 def _quick_numbers(tensor: InputTensor) -> Array:
-    """As ``_numbers``, which takes whatever is not the common case: a flat list of the right numbers."""
-    known, data = _CODES.get(tensor.datatype), tensor.data
+    """As ``_numbers``, which takes whatever is not the common case: right numbers in one list, or in one row."""
+    known = _CODES.get(tensor.datatype)
+    data, _ = unnested(tensor.data, tensor.shape)
     if known is None or type(data) is not list or len(data) != prod(tensor.shape):
         return _numbers(tensor)
     if tensor.may_hold_booleans and bool in set(map(type, data)):

@@ -37,8 +37,9 @@ def outcome(read: Any, tensor: InputTensor) -> Any:
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(NUMBERS), st.lists(st.one_of(st.integers(0, 9), element), max_size=6), st.integers(0, 1))
 def test_numbers_are_read_the_same_both_ways(datatype: str, data: list[Any], more: int) -> None:
-    tensor = InputTensor("x", datatype, (len(data) + more,), data)
-    assert outcome(tensors._quick_numbers, tensor) == outcome(tensors._numbers, tensor)
+    row = InputTensor("x", datatype, (1, len(data) + more), [data])
+    for tensor in (row, InputTensor("x", datatype, (len(data) + more,), data)):
+        assert outcome(tensors._quick_numbers, tensor) == outcome(tensors._numbers, tensor)
 
 
 @pytest.mark.parametrize("count", [3, 1000])

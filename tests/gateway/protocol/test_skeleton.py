@@ -35,9 +35,9 @@ def learnt(*bodies: bytes) -> Skeletons:
     return known
 
 
-def said(read: Any, text: bytes, datatypes: tuple[str, ...], before: bytes = b"") -> Any:
+def said(read: Any, text: bytes, datatypes: tuple[str, ...], before: bytes = b"", rank: int = 1) -> Any:
     """All that anybody can see of a request that was read, and bound to a version that has seen one before it."""
-    specs = tuple(TensorSpec(f"x{n}", datatype, (-1,)) for n, datatype in enumerate(datatypes))
+    specs = tuple(TensorSpec(f"x{n}", datatype, (-1,) * rank) for n, datatype in enumerate(datatypes))
     binder = Binder(Signature("onnx", specs, specs), {})
     with suppress(BadRequest):
         binder.bind(read(before))
@@ -61,7 +61,11 @@ def hits(known: Skeletons, text: bytes) -> bool:
     return known.read(text) is not None
 
 
-number = st.one_of(st.integers(-300, 300), st.floats(width=32, allow_nan=False, allow_infinity=False), st.just(1e-7))
+number = st.one_of(
+    st.integers(-300, 300),
+    st.floats(width=32, allow_nan=False, allow_infinity=False),
+    st.sampled_from([1e-7, 2**53 + 2**29 + 1]),
+)
 odd = st.sampled_from([True, False, None, "1", [1], [[2]], {}, {"a": []}, 1e39, 2**64, -1, 0.5, "u", '],"data":['])
 letters = st.text(st.sampled_from('a"\\][,{}:é\u2028\n\0 0'), max_size=6)
 elements = {
@@ -76,6 +80,14 @@ elements = {
 def test_other_elements_are_read_as_the_careful_reader_has_them(data: st.DataObject) -> None:
     datatypes = tuple(data.draw(st.lists(st.sampled_from((*NUMBERS, "BYTES")), min_size=1, max_size=3)))
     has_id = data.draw(st.booleans())
+    rank = data.draw(st.integers(1, 3))
+    nests = data.draw(st.booleans())
+
+    def nested(values: list[Any]) -> list[Any]:
+        for _ in range(rank - 1 if nests else 0):
+            values = [values]
+        return values
+
     more: dict[str, Any] = {"id": "first"} if has_id else {}
 
     def written(kind: str) -> bytes:
@@ -84,17 +96,19 @@ def test_other_elements_are_read_as_the_careful_reader_has_them(data: st.DataObj
         if has_id and kind == "other":
             text["id"] = data.draw(letters)
         for item, t in zip(text["inputs"], datatypes, strict=True):
+            item["shape"] = [1] * (rank - 1) + item["shape"]
             if kind == "other":
                 item["data"] = data.draw(
                     elements["BYTES" if t == "BYTES" else data.draw(st.sampled_from(["numbers", "right"]))]
                 )
+            item["data"] = nested(item["data"])
         return json.dumps(text, ensure_ascii=data.draw(st.booleans()) or kind == "first").encode()
 
     good = written("first")
     known = learnt(good)
     assert len(known) == 1
     other = written("other")
-    assert said(by_skeleton(known), other, datatypes, good) == said(read_json, other, datatypes)
+    assert said(by_skeleton(known), other, datatypes, good, rank) == said(read_json, other, datatypes, rank=rank)
 
 
 WORDS = [
@@ -106,6 +120,7 @@ FIRST = [
     body(("x0", "UINT8", [1, 2]), ("x1", "BYTES", ["a", 'b"]']), parameters={"p": [1]}),
     body(("x0", "INT64", [7]), id="i", outputs=[{"name": "y", "parameters": {"classification": 2}}]),
     body(("data", "FP64", [0.1, 0.2])),
+    b'{"inputs":[{"name":"x0","shape":[1,2],"datatype":"FP32","data":[[1.0,2.5]]}]}',
 ]
 
 
@@ -116,15 +131,16 @@ def test_damaged_bodies_are_read_or_refused_as_the_careful_reader_does(first: by
     for _ in range(data.draw(st.integers(1, 3))):
         at, cut = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 3))
         text = text[:at] + data.draw(st.sampled_from([b"", *WORDS])) + text[at + cut :]
-    datatypes = {0: ("FP32",), 1: ("UINT8", "BYTES"), 2: ("INT64",), 3: ("FP64",)}[FIRST.index(first)]
+    datatypes = {0: ("FP32",), 1: ("UINT8", "BYTES"), 2: ("INT64",), 3: ("FP64",), 4: ("FP32",)}[FIRST.index(first)]
+    rank = 2 if b"[[" in first else 1
     known = learnt(first)
-    assert said(by_skeleton(known), text, datatypes, first) == said(read_json, text, datatypes)
+    assert said(by_skeleton(known), text, datatypes, first, rank) == said(read_json, text, datatypes, rank=rank)
     try:  # whatever is learnt from a damaged body that is a request reads the others right
         known, good = learnt(text), text
     except BadRequest:
         return
     for other in (first, text, text.replace(b"1", b"4"), text.replace(b"a", b"bc")):
-        assert said(by_skeleton(known), other, datatypes, good) == said(read_json, other, datatypes)
+        assert said(by_skeleton(known), other, datatypes, good, rank) == said(read_json, other, datatypes, rank=rank)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +153,9 @@ def test_damaged_bodies_are_read_or_refused_as_the_careful_reader_does(first: by
         b'"datatype":"FP32","d\\u0061ta":[0]}]}',
         b'{"id":"a","inputs":[{"name":"x0","shape":[1],"datatype":"FP32","data":[4]}],"id":"a"}',
         b'{"id":"a","inputs":[{"name":"x0","shape":[1],"datatype":"FP32","data":[4]}],"id":"a?"}',
-        b'{"inputs":[{"name":"x0","shape":[1,1],"datatype":"FP32","data":[[4]]}]}',
+        b'{"inputs":[{"name":"x0","shape":[2,1],"datatype":"FP32","data":[[4],[5]]}]}',
+        b'{"inputs":[{"name":"x0","shape":[1,1,1],"datatype":"FP32","data":[[4]]}]}',
+        b'{"inputs":[{"name":"x0","shape":[1],"datatype":"FP32","data":[[4]]}]}',
         b'{"inputs":[{"name":"x0","shape":[1],"datatype":"BOOL","data":[true]}]}',
         b'{"inputs":[{"name":"x0","shape":[0],"datatype":"FP32","data":[]}]}',
         b'{"inputs":[{"name":"x0","shape":[0],"datatype":"FP32","parameters":{"binary_data_size":0}}],'
