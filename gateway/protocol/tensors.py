@@ -1,7 +1,7 @@
 """Inputs: tensors of a request as numpy arrays, bound to a version's signature."""
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from math import isfinite, prod
 from typing import Any
@@ -34,7 +34,7 @@ _CODES: dict[str, tuple[str, np.dtype[Any]]] = {
     if array(code).itemsize == ELEMENT_BYTES[datatype]
 }
 _STRING = frozenset({str})
-FITS_KEPT = 256  # forms a version; all are forgotten when there are more
+FITS_KEPT = 256  # forms and shapes a version; all are forgotten when there are more
 FEW = 64  # numbers that plain Python adds up faster than numpy looks at them
 
 
@@ -106,7 +106,7 @@ class Binder:
         self._half = [spec for spec in signature.outputs if spec.datatype == "FP16"]
         self._shared = _shared_dims(dims)
         self._has_free_inner = any(-1 in spec.shape[1:] for spec in signature.inputs)
-        self._fits: dict[Form, Fit] = {}
+        self._fits: dict[Hashable, Fit] = {}  # by form, and by what of a form and its arrays decides it
 
     def bind(self, request: InferRequest) -> tuple[Fit, list[Any]]:
         """How a request fits, and the values of its inputs in the version's order: arrays, or what a
@@ -121,12 +121,25 @@ class Binder:
             if fit is not None:
                 return fit, data if fit.places is None else [data[place] for place in fit.places]
         arrays = self._checked(request)
-        fit = Fit(request.form, arrays, self._wanted(request.form), has_free_inner=self._has_free_inner)
+        fit = self._fit(request.form, arrays)
         if data is not None:
-            if len(self._fits) >= FITS_KEPT:
-                self._fits.clear()
-            self._fits[request.form] = fit
+            self._keep(request.form, fit)
         return fit, list(arrays.values())
+
+    def _fit(self, form: Form, arrays: Mapping[str, Array]) -> Fit:
+        """That of an earlier request with the same shapes and outputs, or a new one."""
+        asked = None if form.outputs is None else tuple(form.outputs)
+        like = asked, tuple(form.inputs), tuple([array.shape for array in arrays.values()])
+        fit = self._fits.get(like)
+        if fit is None:
+            fit = Fit(form, arrays, self._wanted(form), has_free_inner=self._has_free_inner)
+            self._keep(like, fit)
+        return fit
+
+    def _keep(self, key: Hashable, fit: Fit) -> None:
+        if len(self._fits) >= FITS_KEPT:
+            self._fits.clear()
+        self._fits[key] = fit
 
     def arrays(self, request: InferRequest) -> dict[str, Array]:
         """Arrays for every input, in the version's order.
