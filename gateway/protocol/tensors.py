@@ -106,7 +106,7 @@ class Binder:
         self._half = [spec for spec in signature.outputs if spec.datatype == "FP16"]
         self._shared = _shared_dims(dims)
         self._has_free_inner = any(-1 in spec.shape[1:] for spec in signature.inputs)
-        self._fits: dict[Hashable, Fit] = {}  # by form, and by what of a form and its arrays decides it
+        self._fits: dict[Hashable, Fit] = {}  # by form, or by shapes and outputs
 
     def bind(self, request: InferRequest) -> tuple[Fit, list[Any]]:
         """How a request fits, and the values of its inputs in the version's order: arrays, or what a
@@ -115,31 +115,25 @@ class Binder:
         Raises:
             BadRequest: Missing, extra or misfitting inputs, or outputs that there are not or that cannot be had so.
         """
-        data = request.data
+        data, fit = request.data, None
         if data is not None:
             fit = self._fits.get(request.form)
             if fit is not None:
                 return fit, data if fit.places is None else [data[place] for place in fit.places]
         arrays = self._checked(request)
-        fit = self._fit(request.form, arrays)
-        if data is not None:
-            self._keep(request.form, fit)
-        return fit, list(arrays.values())
-
-    def _fit(self, form: Form, arrays: Mapping[str, Array]) -> Fit:
-        """That of an earlier request with the same shapes and outputs, or a new one."""
-        asked = None if form.outputs is None else tuple(form.outputs)
-        like = asked, tuple(form.inputs), tuple([array.shape for array in arrays.values()])
-        fit = self._fits.get(like)
+        form = request.form
+        key: Hashable = form
+        if data is None:  # others have another form, and maybe the same shapes and outputs
+            key = tuple([array.shape for array in arrays.values()])
+            if form.outputs is not None:
+                key = key, tuple(form.outputs)
+            fit = self._fits.get(key)
         if fit is None:
             fit = Fit(form, arrays, self._wanted(form), has_free_inner=self._has_free_inner)
-            self._keep(like, fit)
-        return fit
-
-    def _keep(self, key: Hashable, fit: Fit) -> None:
-        if len(self._fits) >= FITS_KEPT:
-            self._fits.clear()
-        self._fits[key] = fit
+            if len(self._fits) >= FITS_KEPT:
+                self._fits.clear()
+            self._fits[key] = fit
+        return fit, list(arrays.values())
 
     def arrays(self, request: InferRequest) -> dict[str, Array]:
         """Arrays for every input, in the version's order.
@@ -293,7 +287,9 @@ def _strings(tensor: InputTensor) -> Array:
 def _quick_numbers(tensor: InputTensor) -> Array:
     """As ``_numbers``, which takes whatever is not the common case: right numbers in one list, or in one row."""
     known = _CODES.get(tensor.datatype)
-    data, _ = unnested(tensor.data, tensor.shape)
+    data = tensor.data
+    if len(tensor.shape) > 1 and type(data) is list and data and type(data[0]) is list:
+        data, _ = unnested(data, tensor.shape)
     if known is None or type(data) is not list or len(data) != prod(tensor.shape):
         return _numbers(tensor)
     if tensor.may_hold_booleans and bool in set(map(type, data)):

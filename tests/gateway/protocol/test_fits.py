@@ -47,7 +47,7 @@ def test_every_request_of_a_text_is_bound_to_its_own_data() -> None:
         assert arrays["c"].tolist() == [n] * 2
         assert [array.dtype for array in arrays.values()] == [np.float32, np.object_, np.int64]
     assert len(binder._fits) == 2, "the text, and its shapes"
-    assert len(fits) == 1
+    assert len(fits) == 2
     assert (fit.rows, fit.company, fit.names) == (2, (), ["y", "z"])
 
 
