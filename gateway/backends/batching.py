@@ -15,6 +15,8 @@ from routing.analysis.outcome import Kind
 
 MAX_QUEUED = 1024  # requests that wait for one version's turn, or for its thread; as many may have been given up
 
+_OK = Kind.OK  # a member of an enum is looked up by Python code each time
+
 
 class Batcher:
     """Runs one version's requests; belongs to one loop.
@@ -61,7 +63,7 @@ class Batcher:
         lane = self._turn if is_short else self._long
         if lane.live >= MAX_QUEUED:
             return False
-        if len(lane.queue) >= 2 * MAX_QUEUED:
+        if lane.queue.count >= 2 * MAX_QUEUED:
             lane.queue.forget_over()
         job.enter(lane)
         if not lane.is_scheduled:
@@ -78,18 +80,18 @@ class Batcher:
     def _flush(self) -> None:
         """Run what this turn of the loop has brought; what takes too long goes on in the next."""
         lane, begin_s = self._turn, perf_counter()
-        while len(lane.queue) and self._run_time.inline_rows:
+        while lane.queue.count and self._run_time.inline_rows:
             batch = self._take(lane, self._run_time.next_turn_rows())
             if batch is None:
                 break
             batch.run(self._model)
             lane.busy_s += batch.run_s
             self._ended(batch)
-            if perf_counter() - begin_s > INLINE_LIMIT_S and len(lane.queue):
+            if perf_counter() - begin_s > INLINE_LIMIT_S and lane.queue.count:
                 self._loop.call_soon(self._flush)
                 return
         lane.is_scheduled = False
-        if len(lane.queue):  # runs have become long: what still waits for the loop waits for the thread instead
+        if lane.queue.count:  # runs have become long: what still waits for the loop waits for the thread instead
             for job in lane.queue.drain():
                 job.enter(self._long)
             self._feed()
@@ -144,16 +146,19 @@ class Batcher:
             self._run_time.observe(batch.run_s, batch.rows)
         self._count(batch)
         for job, reply in zip(batch.jobs, batch.replies, strict=True):
-            job.end(reply)
+            if not job.is_over:
+                job.end(reply)
 
     def _count(self, batch: Batch) -> None:
         """Into the statistics; and tell each reply what of its time was the version's own."""
-        run_s, good, rows = batch.run_s, 0, 0
+        run_s, begin_s, busy_s, good, rows = batch.run_s, batch.begin_s, batch.busy_s, 0, 0
         whole_s = queue_s = input_s = 0.0
         for job, reply in zip(batch.jobs, batch.replies, strict=True):
-            waited_s = batch.begin_s - job.submitted_s
-            reply.own_s = job.input_s + run_s + max(0.0, batch.busy_s - job.busy_s)
-            if reply.kind is Kind.OK:
+            waited_s = begin_s - job.submitted_s
+            reply.own_s = job.input_s + run_s
+            if busy_s > job.busy_s:
+                reply.own_s += busy_s - job.busy_s
+            if reply.kind is _OK:
                 good += 1
                 rows += job.rows
                 queue_s += waited_s

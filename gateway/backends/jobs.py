@@ -6,9 +6,10 @@ from collections.abc import Callable, Hashable, Sequence
 from time import perf_counter
 
 from gateway.backends.base import Reply
-from gateway.backends.onnx_model import CannotRunTogether, Feeds, OnnxModel
+from gateway.backends.onnx_model import CannotRunTogether, OnnxModel, Values
 from gateway.errors import error_body
-from gateway.protocol.request import InferRequest
+from gateway.protocol.form import Form, InferRequest
+from gateway.protocol.tensors import Fit
 from routing.analysis.outcome import Kind
 
 log = logging.getLogger("turnout.backends")
@@ -39,6 +40,8 @@ class Job:
     """One request on its way through a run.
 
     Attributes:
+        fit: How it fits the version.
+        values: Of its inputs.
         company: Jobs with equal values may share a run; ``None`` must be alone.
         input_s: How long it took to read it.
         submitted_s: When it was read.
@@ -52,7 +55,7 @@ class Job:
         "company",
         "deadline_s",
         "failed_together",
-        "feeds",
+        "fit",
         "input_s",
         "is_over",
         "lane",
@@ -60,21 +63,23 @@ class Job:
         "request",
         "rows",
         "submitted_s",
+        "values",
     )
 
     def __init__(
         self,
         request: InferRequest,
-        feeds: Feeds,
-        rows: int,
+        fit: Fit,
+        values: Values,
         company: Hashable,
         begin_s: float,
         deadline_s: float,
         on_reply: Callable[[Reply], None],
     ) -> None:
         self.request = request
-        self.feeds = feeds
-        self.rows = rows
+        self.fit = fit
+        self.values = values
+        self.rows = fit.rows
         self.company = company
         self.deadline_s = deadline_s
         self.on_reply = on_reply
@@ -98,7 +103,9 @@ class Job:
         """Answer, unless it was given up."""
         if self.is_over:
             return
-        self._leave()
+        self.is_over = True
+        if self.lane is not None:
+            self.lane.live -= 1
         try:
             self.on_reply(reply)
         except Exception:  # the top of this request's part of a shared run: the others must get theirs
@@ -107,27 +114,24 @@ class Job:
     def cancel(self) -> None:
         """Give the job up, and what it holds; a run that has begun goes on unheard."""
         if not self.is_over:
-            self._leave()
-            self.feeds, self.request, self.on_reply = {}, NOTHING, _unheard
-
-    def _leave(self) -> None:
-        self.is_over = True
-        if self.lane is not None:
-            self.lane.live -= 1
+            self.is_over = True
+            if self.lane is not None:
+                self.lane.live -= 1
+            self.values, self.request, self.on_reply = [], NOTHING, _unheard
 
 
 class JobQueue:
-    """Jobs by company, the longest waiting first."""
+    """Jobs by company, the longest waiting first.
 
-    __slots__ = ("_by_company", "_count")
+    Attributes:
+        count: Jobs in it, those that were given up included.
+    """
+
+    __slots__ = ("_by_company", "count")
 
     def __init__(self) -> None:
         self._by_company: dict[Hashable, deque[Job]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        """Jobs in it, those that were given up included."""
-        return self._count
+        self.count = 0
 
     def add(self, job: Job) -> None:
         """Put a job at the end."""
@@ -135,7 +139,7 @@ class JobQueue:
         if waiting is None:
             waiting = self._by_company[job.company] = deque()
         waiting.append(job)
-        self._count += 1
+        self.count += 1
 
     def take(self, rows: int, now_s: float) -> tuple[list[Job], list[Job]]:
         """Take the job that has waited longest, and its company up to ``rows`` rows together.
@@ -160,7 +164,7 @@ class JobQueue:
                     jobs.append(job)
                     taken += job.rows
                 waiting.popleft()
-                self._count -= 1
+                self.count -= 1
             if not waiting:
                 del self._by_company[company]
         return jobs, late
@@ -169,7 +173,7 @@ class JobQueue:
         """Take all that were not given up."""
         jobs = [job for waiting in self._by_company.values() for job in waiting if not job.is_over]
         self._by_company.clear()
-        self._count = 0
+        self.count = 0
         return jobs
 
     def forget_over(self) -> None:
@@ -194,12 +198,25 @@ class Batch:
         is_proof: Some requests were run alone as well, so that ``run_s`` says little.
     """
 
-    __slots__ = ("_each", "_requests", "begin_s", "busy_s", "is_proof", "jobs", "output_s", "replies", "rows", "run_s")
+    __slots__ = (
+        "_each",
+        "_fits",
+        "_requests",
+        "begin_s",
+        "busy_s",
+        "is_proof",
+        "jobs",
+        "output_s",
+        "replies",
+        "rows",
+        "run_s",
+    )
 
     def __init__(self, jobs: list[Job], busy_s: float) -> None:
         self.jobs = jobs
         self.busy_s = busy_s
-        self._each = [job.feeds for job in jobs]
+        self._fits = [job.fit for job in jobs]
+        self._each = [job.values for job in jobs]
         self._requests = [job.request for job in jobs]
         self.rows = sum([job.rows for job in jobs])
         self.is_proof = False
@@ -211,11 +228,13 @@ class Batch:
         self.begin_s = perf_counter()
         try:
             if len(self.jobs) == 1:
-                reply, self.output_s = model.run(self._each[0], self._requests[0])
+                reply, self.output_s = model.run(self._fits[0], self._each[0], self._requests[0])
                 self.replies = (reply,)
             else:
                 rows = [job.rows for job in self.jobs]
-                self.replies, self.output_s, self.is_proof = model.run_together(self._each, self._requests, rows)
+                self.replies, self.output_s, self.is_proof = model.run_together(
+                    self._fits, self._each, self._requests, rows
+                )
         except CannotRunTogether:
             self.replies = ()
         except Exception as error:  # the top of a thread's work: the requests must end, and the bug be seen
@@ -225,7 +244,7 @@ class Batch:
         self.run_s = perf_counter() - self.begin_s
 
 
-NOTHING = InferRequest(None, {}, {}, None)  # the request of a job that was given up
+NOTHING = InferRequest(Form({}, {}, None), None)  # the request of a job that was given up
 
 
 def _waiting_since(item: tuple[Hashable, deque[Job]]) -> float:

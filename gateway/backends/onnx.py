@@ -13,7 +13,7 @@ from time import perf_counter
 from gateway.backends.base import Call, Reply, State
 from gateway.backends.batching import MAX_QUEUED, Batcher
 from gateway.backends.jobs import Job
-from gateway.backends.onnx_model import OnnxModel, rows_of
+from gateway.backends.onnx_model import OnnxModel
 from gateway.backends.onnx_session import CannotLoad, OnnxSession
 from gateway.backends.run_time import RunTime
 from gateway.backends.statistics import Statistics
@@ -22,6 +22,7 @@ from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind
 
 INFERENCE_NICE = 10  # of inference and loading threads; the loop's is 0
+_READY = State.READY  # a member of an enum is looked up by Python code each time
 LOADERS = 2  # versions that are loaded at a time
 
 
@@ -127,7 +128,7 @@ class OnnxBackend:
     def submit(self, call: Call, deadline_s: float, on_reply: Callable[[Reply], None]) -> Callable[[], None]:
         """Run the model on the call's tensors, with others that come at the same time where the model allows it."""
         model, batcher = self._model, self._batcher
-        if self.state is not State.READY or batcher is None or model is None:
+        if self.state is not _READY or batcher is None or model is None:
             on_reply(not_before_load())
             return _nothing
         begin_s = perf_counter()
@@ -137,12 +138,11 @@ class OnnxBackend:
             on_reply(Reply(Kind.MALFORMED, 400, error_body(str(error)), detail=str(error)))
             return _nothing
         try:
-            feeds = model.bind(request)
+            fit, values = model.bind(request)
         except BadRequest as error:
             on_reply(Reply(Kind.REJECTED, 400, error_body(str(error)), detail=str(error)))
             return _nothing
-        rows = rows_of(feeds)
-        job = Job(request, feeds, rows, model.company(request, feeds, rows), begin_s, deadline_s, on_reply)
+        job = Job(request, fit, values, fit.company if model.takes_batches else None, begin_s, deadline_s, on_reply)
         if batcher.submit(job):
             return job.cancel
         sentence = f"{MAX_QUEUED} requests already wait for this version"

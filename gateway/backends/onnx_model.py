@@ -1,8 +1,9 @@
 """A version on ONNX Runtime: requests to feeds, feeds to answers, several requests in one run."""
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +12,10 @@ from gateway.backends.onnx_session import OnnxSession, first_line
 from gateway.backends.proof import are_alike, differ, trial_feeds
 from gateway.backends.run_time import RunTime
 from gateway.errors import error_body
-from gateway.protocol.request import InferRequest
+from gateway.protocol.form import InferRequest
 from gateway.protocol.response import AnswerWriter, NotFinite
 from gateway.protocol.shapes import TensorSpec
-from gateway.protocol.tensors import Array, Binder
+from gateway.protocol.tensors import Array, Binder, Fit
 from routing.analysis.outcome import Kind
 
 log = logging.getLogger("turnout.backends")
@@ -25,7 +26,23 @@ PROOF_REQUESTS = 4  # of such a run that are run alone as well
 PROOF_LOOKS = 100  # runs among which such are looked for; where all requests are the same, there is nothing to prove
 BROKEN_RUNS = 3  # runs of several requests that failed while each request alone went well, before no more are tried
 
-Feeds = dict[str, Array]
+_OK = Kind.OK  # a member of an enum is looked up by Python code each time
+Values = list[Any]  # of one request's inputs, as its fit takes them
+
+
+class _Answer(Reply):
+    """A reply that went well, made in half the time."""
+
+    __slots__ = ()
+
+    def __init__(self, body: bytes, header_length: int | None) -> None:
+        self.kind = _OK
+        self.status = 200
+        self.body = body
+        self.header_length = header_length
+        self.detail = ""
+        self.is_checked = True
+        self.own_s = None
 
 
 class CannotRunTogether(Exception):
@@ -43,6 +60,7 @@ class OnnxModel:
 
     Attributes:
         signature: Inputs and outputs.
+        bind: How a request fits, and the values of its inputs.
         takes_batches: Requests may share a run: the first dimension of every input and output is free, and rows were
             not seen to depend on one another.
         note: What an operator should know.
@@ -52,13 +70,12 @@ class OnnxModel:
         self.signature = session.signature
         self.note = session.note
         self._session = session
-        self._binder = Binder(session.signature, session.dims)
+        self.bind = Binder(session.signature, session.dims).bind
         self._writer = AnswerWriter(model, version)
         self._label = f"{model}/{version}"
         self._names = [spec.name for spec in session.signature.outputs]
         tensors = (*session.signature.inputs, *session.signature.outputs)
         self.takes_batches = batching and all(spec.shape and spec.shape[0] == -1 for spec in tensors)
-        self._has_free_inner = any(-1 in spec.shape[1:] for spec in session.signature.inputs)
         self._proofs_left = PROOF_RUNS
         self._looks_left = PROOF_LOOKS
         self._broken_left = BROKEN_RUNS
@@ -78,46 +95,29 @@ class OnnxModel:
         if self.takes_batches:
             self._try_batch()
 
-    def bind(self, request: InferRequest) -> Feeds:
-        """The request's tensors for this model.
-
-        Raises:
-            BadRequest: They do not fit.
-        """
-        return self._binder.arrays(request)
-
-    def company(self, request: InferRequest, feeds: Feeds, rows: int) -> Hashable:
-        """Requests with equal values may share a run; ``None`` must be alone."""
-        if not self.takes_batches or rows == 0:
-            return None
-        if len(feeds) > 1 and any(array.shape[0] != rows for array in feeds.values()):
-            return None
-        wanted = () if request.outputs is None else tuple(request.outputs)
-        if self._has_free_inner:
-            return wanted, tuple([array.shape[1:] for array in feeds.values()])
-        return wanted
-
-    def run(self, feeds: Feeds, request: InferRequest) -> tuple[Reply, float]:
+    def run(self, fit: Fit, values: Values, request: InferRequest) -> tuple[Reply, float]:
         """Run for one request.
 
         Returns:
             The reply, and how many seconds it took to write it.
         """
+        feeds = fit.feeds(values)
         try:
-            values = self._session.run(self._wanted_names(request), feeds)
+            outputs = self._session.run(fit.names, feeds)
         except Exception as error:  # whatever a model's operators raise
             return _failed_run(error, feeds), 0.0
         begin_s = perf_counter()
-        reply = self._answer(request, list(zip(self._binder.wanted(request), values, strict=True)))
+        reply = self._answer(request, list(zip(fit.outputs, outputs, strict=True)))
         return reply, perf_counter() - begin_s
 
     def run_together(
-        self, each: Sequence[Feeds], requests: Sequence[InferRequest], rows: Sequence[int]
+        self, fits: Sequence[Fit], each: Sequence[Values], requests: Sequence[InferRequest], rows: Sequence[int]
     ) -> tuple[list[Reply], float, bool]:
         """Run once for requests that go together.
 
         Args:
-            each: Feeds by request.
+            fits: How each fits.
+            each: Values by request.
             requests: Who wants the answers.
             rows: Of each request.
 
@@ -128,23 +128,24 @@ class OnnxModel:
         Raises:
             CannotRunTogether: Each must be run alone.
         """
-        names = self._wanted_names(requests[0])
-        joined = {name: np.concatenate([feeds[name] for feeds in each]) for name in each[0]}
+        fit, whole = fits[0], sum(rows)
+        names, specs = fit.names, fit.outputs
+        joined = fit.joined(each, whole)
         try:
             values = self._session.run(names, joined)
         except Exception as error:  # one of them may be what the model cannot take
             raise CannotRunTogether from error
-        specs = self._binder.wanted(requests[0])
-        whole = sum(rows)
-        if not all(len(value) == whole and spec.admits(value.shape) for spec, value in zip(specs, values, strict=True)):
-            raise CannotRunTogether
+        for spec, value in zip(specs, values, strict=True):
+            if len(value) != whole or not spec.admits(value.shape):
+                raise CannotRunTogether
         self.trust_batches()
         is_proof = False
         if self._proofs_left and self._looks_left:
             self._looks_left -= 1
-            is_proof = differ(each[:PROOF_REQUESTS])
+            some = [fit.feeds(its) for fit, its in zip(fits, each[:PROOF_REQUESTS], strict=False)]
+            is_proof = differ(some)
             if is_proof:
-                self._prove(names, each[:PROOF_REQUESTS], rows, values)
+                self._prove(names, some, rows, values)
         begin_s = perf_counter()
         replies = self._answers(requests, rows, list(zip(specs, values, strict=True)))
         return replies, perf_counter() - begin_s, is_proof
@@ -159,9 +160,6 @@ class OnnxModel:
         """One of the requests of a run that failed has failed alone too: it was not the sharing."""
         self._broken_left = BROKEN_RUNS
 
-    def _wanted_names(self, request: InferRequest) -> list[str]:
-        return self._names if request.outputs is None else list(request.outputs)
-
     def _try_batch(self) -> None:
         try:
             each = trial_feeds(self.signature)
@@ -170,7 +168,9 @@ class OnnxModel:
         except Exception:  # a model may refuse made-up rows; the first real ones will tell
             return
 
-    def _prove(self, names: list[str], each: Sequence[Feeds], rows: Sequence[int], values: Sequence[Array]) -> None:
+    def _prove(
+        self, names: list[str], each: Sequence[dict[str, Array]], rows: Sequence[int], values: Sequence[Array]
+    ) -> None:
         """Hold a run's outputs against those of each request alone."""
         at = 0
         for feeds, count in zip(each, rows, strict=False):
@@ -192,7 +192,7 @@ class OnnxModel:
         if len(requests) == sum(rows):
             bodies = self._writer.write_rows(requests, outputs)
             if bodies is not None:
-                return [Reply(Kind.OK, 200, body, length, is_checked=True) for body, length in bodies]
+                return [_Answer(body, length) for body, length in bodies]
         replies = []
         at = 0
         for request, count in zip(requests, rows, strict=True):
@@ -210,16 +210,7 @@ class OnnxModel:
             body, header_length = self._writer.write(request, outputs)
         except NotFinite as error:
             return Reply(Kind.CONTRACT, 500, error_body(str(error)), detail=str(error))
-        return Reply(Kind.OK, 200, body, header_length, is_checked=True)
-
-
-def rows_of(feeds: Mapping[str, Array]) -> int:
-    """Rows of a request: the largest first dimension; 1 where there is none."""
-    rows = -1
-    for array in feeds.values():
-        if array.ndim and array.shape[0] > rows:
-            rows = array.shape[0]
-    return 1 if rows < 0 else rows
+        return _Answer(body, header_length)
 
 
 def _failed_run(error: Exception, feeds: Mapping[str, Array]) -> Reply:

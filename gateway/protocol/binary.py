@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import BadRequest
-from gateway.protocol.request import InputTensor
+from gateway.protocol.form import InputTensor
 from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, LENGTH, TensorSpec, element_count
 
 Array = NDArray[Any]

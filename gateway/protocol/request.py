@@ -1,88 +1,20 @@
 """An inference request, read into tensors that are not yet bound to a version's signature."""
 
 from functools import lru_cache
-from typing import Any
-
-import orjson
 
 from gateway.errors import BadRequest
-from gateway.protocol.shapes import ELEMENT_BYTES, MAX_ELEMENTS, MAX_RANK, element_count
+from gateway.protocol.form import ALLOW_NAN, Form, InferRequest, InputTensor
+from gateway.protocol.head import read_head, read_object
+from gateway.protocol.shapes import ELEMENT_BYTES, element_count
+from gateway.protocol.skeleton import Skeletons
 
-MAX_TENSORS = 256
-MAX_DEPTH = 100  # of brackets within brackets
+__all__ = ["ALLOW_NAN", "InferRequest", "InputTensor", "read_object", "read_request"]
+
 HEADERS_KEPT = 256  # JSON parts of binary requests that are read once; clients repeat theirs byte for byte
 HEADER_KEPT_BYTES = 1024  # longer ones are read each time
-ALLOW_NAN = "allow_nan"  # request parameter: answer NaN and infinities in the `NaN`/`Infinity` spelling
-_NESTS = frozenset({dict, list})
-_INTEGER = frozenset({int})
-_OBJECT = frozenset({dict})
-
-
-class InputTensor:
-    """One input as the client sent it.
-
-    Attributes:
-        data: A flat or nested JSON list, or a ``memoryview`` of the part of the body that holds the binary form.
-        may_hold_booleans: False only where the text shows that the list holds none, which then need not be looked for.
-    """
-
-    __slots__ = ("data", "datatype", "may_hold_booleans", "name", "shape")
-
-    def __init__(
-        self, name: str, datatype: str, shape: tuple[int, ...], data: Any, *, may_hold_booleans: bool = True
-    ) -> None:
-        self.name = name
-        self.datatype = datatype
-        self.shape = shape
-        self.data = data
-        self.may_hold_booleans = may_hold_booleans
-
-
-class InferRequest:
-    """A request of the protocol.
-
-    Attributes:
-        id: The client's, to be echoed, or ``None``.
-        parameters: Of the request.
-        inputs: By name, in the client's order.
-        outputs: Names asked for with the parameters of each, ``None`` for all.
-        binary: Whether outputs go out in binary form where they do not say themselves.
-        raw: The whole body of a raw request, which is its one input; then ``inputs`` is empty.
-        is_plain: All outputs go out as JSON tensors.
-    """
-
-    __slots__ = ("binary", "id", "inputs", "is_plain", "outputs", "parameters", "raw")
-
-    def __init__(
-        self,
-        id: str | None,
-        parameters: dict[str, Any],
-        inputs: dict[str, InputTensor],
-        outputs: dict[str, dict[str, Any]] | None,
-        *,
-        raw: memoryview | None = None,
-    ) -> None:
-        self.id = id
-        self.parameters = parameters
-        self.inputs = inputs
-        self.outputs = outputs
-        self.raw = raw
-        self.binary = raw is not None or parameters.get("binary_data_output") is True
-        self.is_plain = outputs is None and not self.binary
-
-    @property
-    def allow_nan(self) -> bool:
-        """Whether NaN and infinities may go out in JSON."""
-        return self.parameters.get(ALLOW_NAN) is True
-
-    def is_binary(self, output: str) -> bool:
-        """Whether an output goes out in binary form."""
-        said = self.outputs[output].get("binary_data") if self.outputs else None
-        return self.binary if said is None else bool(said)
-
-    def classes(self, output: str) -> int:
-        """How many classes of an output are asked for instead of its tensor; 0 for the tensor."""
-        return int(self.outputs[output].get("classification", 0)) if self.outputs else 0
+COPIED_BYTES = 4096  # of a binary tensor that is copied rather than looked at where it lies
+_RAW = Form({}, {}, None, binary=True)
+_skeletons = Skeletons()
 
 
 def read_request(body: bytes, header_length: int | None = None) -> InferRequest:
@@ -96,171 +28,72 @@ def read_request(body: bytes, header_length: int | None = None) -> InferRequest:
     Raises:
         BadRequest: It is no inference request; the sentence says where.
     """
-    if header_length == 0:
-        return InferRequest(None, {}, {}, None, raw=memoryview(body))
     if header_length is None:
-        head, end = _read_head(body), len(body)
-    else:
-        text, end = body[:header_length], header_length
-        head = _read_head(text) if len(text) > HEADER_KEPT_BYTES else _kept_head(text)
-    inputs = head.inputs
-    if head.sizes:
-        inputs = inputs.copy()
-        for name, size in head.sizes:
-            inputs[name], end = _binary_input(inputs[name], size, body, end, is_there=header_length is not None)
-    if end != len(body):
-        raise BadRequest(f"{len(body) - end} bytes follow the JSON part that no input describes")
-    return InferRequest(head.id, head.parameters, inputs, head.outputs)
+        request = _skeletons.read(body)
+        if request is None:
+            request = read_json(body)
+            _skeletons.visited(body, request, read_json)
+        return request
+    if header_length == 0:
+        return InferRequest(_RAW, None, None, memoryview(body))
+    text = body[:header_length]
+    if header_length > HEADER_KEPT_BYTES:
+        return _with_tail(read_head(text), body, header_length)
+    form, cuts, end = _kept_head(text)
+    if cuts is None or len(body) - header_length != end:
+        return _with_tail(form, body, header_length)
+    if len(cuts) == 1 and end <= COPIED_BYTES:
+        return InferRequest(form, form.id, [body[header_length:]])
+    view: bytes | memoryview = body if end <= COPIED_BYTES else memoryview(body)
+    return InferRequest(form, form.id, [view[header_length + a : header_length + b] for a, b in cuts])
 
 
-class _Head:
-    """What the JSON part of a request says; shared by requests with the same one, and never changed.
-
-    Attributes:
-        inputs: By name; ``data`` is ``None`` where the binary part holds it.
-        sizes: Bytes of each such input, in the order of the binary part.
-    """
-
-    __slots__ = ("id", "inputs", "outputs", "parameters", "sizes")
-
-    def __init__(
-        self,
-        id: str | None,
-        parameters: dict[str, Any],
-        inputs: dict[str, InputTensor],
-        sizes: list[tuple[str, int]],
-        outputs: dict[str, dict[str, Any]] | None,
-    ) -> None:
-        self.id = id
-        self.parameters = parameters
-        self.inputs = inputs
-        self.sizes = sizes
-        self.outputs = outputs
-
-
-def _read_head(text: bytes) -> _Head:
-    plain = read_object(text)
-    identifier = plain.get("id")
-    if identifier is not None and type(identifier) is not str:
-        raise BadRequest("`id` is not a string")
-    parameters: dict[str, Any] = {}
-    if "parameters" in plain:
-        parameters = _parameters(plain, "the request")
-        _flag(parameters, "binary_data_output", "the request")
-    sizes: list[tuple[str, int]] = []
-    # One letter is found ten times as fast as a word: `l` of false, and a `u` of true behind the one of "inputs".
-    may_hold_booleans = b"l" in text or text.find(b"u", text.find(b"u") + 1) != -1
-    inputs = _inputs(plain, sizes, may_hold_booleans=may_hold_booleans)
-    outputs = _outputs(plain["outputs"]) if "outputs" in plain else None
-    return _Head(identifier, parameters, inputs, sizes, outputs)
-
-
-_kept_head = lru_cache(HEADERS_KEPT)(_read_head)
-
-
-def read_object(text: bytes) -> dict[str, Any]:
-    """Decode a JSON object of bounded depth.
+def read_json(body: bytes) -> InferRequest:
+    """Read a request that is all JSON.
 
     Raises:
-        BadRequest: It is something else.
+        BadRequest: It is none; the sentence says where.
     """
-    try:
-        plain = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is no valid JSON: {error}") from None
-    if not isinstance(plain, dict):
-        raise BadRequest("the body is not a JSON object")
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(plain):
-        raise BadRequest(f"the JSON is nested more than {MAX_DEPTH} deep")
-    return plain
+    return _with_tail(read_head(body), body, None)
 
 
-def _is_deep(plain: dict[str, Any]) -> bool:
-    level: list[Any] = [plain]
-    for _ in range(MAX_DEPTH):
-        below: list[Any] = []
-        for node in level:
-            children = node.values() if type(node) is dict else node
-            if not _NESTS.isdisjoint(map(type, children)):
-                below += [child for child in children if type(child) in _NESTS]
-        if not below:
-            return False
-        level = below
-    return True
+def _with_tail(form: Form, body: bytes, header_length: int | None) -> InferRequest:
+    """A request of a form: its binary part cut up and held against what the form says."""
+    end = len(body) if header_length is None else header_length
+    if form.sizes:
+        inputs = form.inputs.copy()
+        for name, size in form.sizes:
+            inputs[name], end = _binary_input(inputs[name], size, body, end, is_there=header_length is not None)
+        form = form.of(inputs)
+    if end != len(body):
+        raise BadRequest(f"{len(body) - end} bytes follow the JSON part that no input describes")
+    return InferRequest(form, form.id)
 
 
-def _inputs(plain: dict[str, Any], sizes: list[tuple[str, int]], *, may_hold_booleans: bool) -> dict[str, InputTensor]:
-    raw_inputs = _objects(plain.get("inputs"), "inputs")
-    if not raw_inputs:
-        raise BadRequest("`inputs` is missing or empty")
-    inputs: dict[str, InputTensor] = {}
-    for item in raw_inputs:
-        tensor = _input(item, sizes, may_hold_booleans=may_hold_booleans)
-        if tensor.name in inputs:
-            raise BadRequest(f"input {tensor.name!r} is given twice")
-        inputs[tensor.name] = tensor
-    return inputs
+Cuts = list[tuple[int, int]]  # where each input begins and ends, from the end of the JSON part
 
 
-def _objects(value: Any, key: str) -> list[dict[str, Any]]:
-    if value is None:
-        return []
-    if type(value) is not list or not _OBJECT.issuperset(map(type, value)):
-        raise BadRequest(f"`{key}` is not a list of objects")
-    if len(value) > MAX_TENSORS:
-        raise BadRequest(f"`{key}` has {len(value)} entries, {MAX_TENSORS} at most")
-    return value
+@lru_cache(HEADERS_KEPT)
+def _kept_head(text: bytes) -> tuple[Form, Cuts | None, int]:
+    """A form, where its inputs lie, and how long the binary part is; ``None`` where that alone does not make them."""
+    form = read_head(text)
+    if [name for name, _ in form.sizes] != list(form.inputs):  # some have their data in the JSON part
+        return form, None, 0
+    cuts, end = [], 0
+    for name, size in form.sizes:
+        if not size or size != _binary_bytes(form.inputs[name]):
+            return form, None, 0
+        cuts.append((end, end + size))
+        end += size
+    return form, cuts, end
 
 
-def _parameters(plain: dict[str, Any], where: str) -> dict[str, Any]:
-    parameters = plain.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise BadRequest(f"`parameters` of {where} is not an object")
-    if "shared_memory_region" in parameters:
-        raise BadRequest(f"{where} names a shared memory region, which this gateway does not offer")
-    return parameters
-
-
-def _flag(parameters: dict[str, Any], key: str, where: str) -> None:
-    if not isinstance(parameters.get(key, False), bool):
-        raise BadRequest(f"`{key}` of {where} is neither true nor false")
-
-
-def _name(item: dict[str, Any], what: str) -> str:
-    name = item.get("name")
-    if type(name) is not str or not name:
-        raise BadRequest(f"an {what} has no `name`")
-    return name
-
-
-def _input(item: dict[str, Any], sizes: list[tuple[str, int]], *, may_hold_booleans: bool) -> InputTensor:
-    name = _name(item, "input")
-    datatype = item.get("datatype")
-    if type(datatype) is not str or datatype not in ELEMENT_BYTES:
-        raise BadRequest(f"input {name!r} has datatype {datatype!r}; one of {', '.join(ELEMENT_BYTES)} is expected")
-    if "parameters" in item:
-        parameters = _parameters(item, f"input {name!r}")
-        if "binary_data_size" in parameters:
-            sizes.append((name, _binary_size(parameters["binary_data_size"], item, name)))
-            return InputTensor(name, datatype, read_shape(item.get("shape"), name), None)
-    if datatype == "FP16":
-        raise BadRequest(
-            f"input {name!r}: FP16 has no JSON form, send it as binary tensor data (`binary_data_size`) or as FP32"
-        )
-    if "data" not in item:
-        raise BadRequest(f"input {name!r} has no `data`")
-    shape = read_shape(item.get("shape"), name)
-    return InputTensor(name, datatype, shape, item["data"], may_hold_booleans=may_hold_booleans)
-
-
-def _binary_size(size: Any, item: dict[str, Any], name: str) -> int:
-    if type(size) is not int or size < 0:
-        raise BadRequest(f"input {name!r} has a binary_data_size of {size!r}, which is no number of bytes")
-    if "data" in item:
-        raise BadRequest(f"input {name!r} has both `data` and binary data")
-    return size
+def _binary_bytes(described: InputTensor) -> int | None:
+    """Bytes of numbers in binary form; of strings and BOOL nothing is known before they were looked at."""
+    item_bytes = ELEMENT_BYTES[described.datatype]
+    if item_bytes is None or described.datatype == "BOOL":
+        return None
+    return element_count(described.shape) * item_bytes
 
 
 def _binary_input(
@@ -282,48 +115,3 @@ def _binary_input(
         )
     end = begin + size
     return InputTensor(name, described.datatype, shape, memoryview(body)[begin:end]), end
-
-
-def read_shape(shape: Any, name: str) -> tuple[int, ...]:
-    """Check a concrete shape.
-
-    Raises:
-        BadRequest: It is no list of sizes, or its elements are too many to be real.
-    """
-    if type(shape) is list and len(shape) <= MAX_RANK:
-        count = 1
-        for size in shape:
-            if type(size) is not int or not 0 <= size <= MAX_ELEMENTS:
-                break
-            count *= size
-        else:
-            if count <= MAX_ELEMENTS:
-                return tuple(shape)
-    raise _no_shape(shape, name)
-
-
-def _no_shape(shape: Any, name: str) -> BadRequest:
-    if type(shape) is not list or not _INTEGER.issuperset(map(type, shape)):
-        return BadRequest(f"input {name!r} has no `shape` that is a list of integers")
-    if len(shape) > MAX_RANK:
-        return BadRequest(f"input {name!r} has {len(shape)} dimensions, {MAX_RANK} at most")
-    if min(shape, default=0) < 0:
-        return BadRequest(f"input {name!r} has a negative dimension in shape {shape}")
-    return BadRequest(f"input {name!r} has shape {shape}: more than {MAX_ELEMENTS} elements")
-
-
-def _outputs(value: Any) -> dict[str, dict[str, Any]] | None:
-    if value is None:
-        return None
-    outputs: dict[str, dict[str, Any]] = {}
-    for item in _objects(value, "outputs"):
-        name = _name(item, "output")
-        parameters = _parameters(item, f"output {name!r}")
-        _flag(parameters, "binary_data", f"output {name!r}")
-        classes = parameters.get("classification", 0)
-        if type(classes) is not int or classes < 0:
-            raise BadRequest(f"`classification` of output {name!r} is {classes!r}, which is no number of classes")
-        if name in outputs:
-            raise BadRequest(f"output {name!r} is asked for twice")
-        outputs[name] = parameters
-    return outputs or None

@@ -10,12 +10,13 @@ import orjson
 from numpy.typing import NDArray
 
 from gateway.protocol.binary import write_binary
-from gateway.protocol.request import InferRequest
+from gateway.protocol.form import InferRequest
 from gateway.protocol.shapes import TensorSpec
 
 Array = NDArray[Any]
 
 OPENINGS_KEPT = 256  # shapes whose description a version keeps
+_OUTPUTS = b',"outputs":['
 _NULL = b"null"  # how orjson writes NaN and infinities; no finite number holds it
 
 
@@ -38,10 +39,11 @@ class AnswerWriter:
         version: The same.
     """
 
-    __slots__ = ("_head", "_openings")
+    __slots__ = ("_head", "_openings", "_plain")
 
     def __init__(self, model: str, version: str) -> None:
-        self._head = orjson.dumps({"model_name": model, "model_version": version})[:-1]
+        self._plain = orjson.dumps({"model_name": model, "model_version": version})[:-1]
+        self._head = self._plain + _OUTPUTS
         self._openings: dict[tuple[str, str, tuple[int, ...], int], bytes] = {}
 
     def write(self, request: InferRequest, outputs: Sequence[Output]) -> Body:
@@ -54,14 +56,15 @@ class AnswerWriter:
         Raises:
             NotFinite: A NaN or an infinity in JSON, and the request does not allow it.
         """
-        parts = self._begin(request)
+        form = request.form
+        parts = [self._begin(request)]
         tail: list[bytes | memoryview] = []
         is_binary = False
         for spec, value in outputs:
             array, datatype = value, spec.datatype
-            if not request.is_plain and (count := request.classes(spec.name)):
+            if not form.is_plain and (count := form.classes(spec.name)):
                 array, datatype = _classes(value, count), "BYTES"
-            if not request.is_plain and request.is_binary(spec.name):
+            if not form.is_plain and form.is_binary(spec.name):
                 is_binary = True
                 pieces = write_binary(array)
                 tail += pieces
@@ -84,23 +87,25 @@ class AnswerWriter:
             The bodies, or ``None`` where each has to be written by itself: for some all as JSON and for some all in
             binary form, or as each output is asked for, or where there are NaN or infinities.
         """
-        if False not in [request.is_plain for request in requests]:
+        if False not in [request.form.is_plain for request in requests]:
             return self._text_rows(requests, outputs)
-        if False not in [request.outputs is None and request.binary for request in requests]:
+        if False not in [request.form.outputs is None and request.form.binary for request in requests]:
             return self._binary_rows(requests, outputs)
         return None
 
     def _text_rows(self, requests: Sequence[InferRequest], outputs: Sequence[Output]) -> list[Body] | None:
         columns: list[Iterable[bytes]] = []
+        close = b""
         for spec, array in outputs:
             texts = _row_texts(array)
             if texts is None:
                 return None
-            opening = self._opening(spec.name, spec.datatype, (1, *array.shape[1:]))
-            columns += [repeat(opening + b"["), texts, repeat(b"]},")]
-        columns[-1] = repeat(b"]}]}")
-        rows = zip(*columns, strict=False)
-        return [(b"".join((*self._begin(r), *row)), None) for r, row in zip(requests, rows, strict=False)]
+            columns += [repeat(close + self._opening(spec.name, spec.datatype, (1, *array.shape[1:])) + b"["), texts]
+            close = b"]},"
+        begins = [self._head if request.id is None else self._begin(request) for request in requests]
+        return list(
+            zip(map(b"".join, zip(begins, *columns, repeat(b"]}]}"), strict=False)), repeat(None), strict=False)
+        )
 
     def _binary_rows(self, requests: Sequence[InferRequest], outputs: Sequence[Output]) -> list[Body] | None:
         opened: list[bytes] = []
@@ -116,16 +121,14 @@ class AnswerWriter:
             )
         opened[-1] = b"]}"
         described = b"".join(opened)
-        bodies: list[Body] = []
-        for request, row in zip(requests, zip(*columns, strict=True), strict=True):
-            head = b"".join((*self._begin(request), described))
-            bodies.append((b"".join((head, *row)), len(head)))
-        return bodies
+        usual = self._head + described
+        heads = [usual if request.id is None else self._begin(request) + described for request in requests]
+        return list(zip(map(b"".join, zip(heads, *columns, strict=True)), map(len, heads), strict=True))
 
-    def _begin(self, request: InferRequest) -> list[bytes]:
+    def _begin(self, request: InferRequest) -> bytes:
         if request.id is None:
-            return [self._head, b',"outputs":[']
-        return [self._head, b',"id":', orjson.dumps(request.id), b',"outputs":[']
+            return self._head
+        return self._plain + b',"id":' + orjson.dumps(request.id) + _OUTPUTS
 
     def _opening(self, name: str, datatype: str, shape: tuple[int, ...], binary_bytes: int = -1) -> bytes:
         """An output in JSON: up to its data, or all of it where the data are in the binary part."""

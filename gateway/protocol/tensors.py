@@ -1,7 +1,7 @@
 """Inputs: tensors of a request as numpy arrays, bound to a version's signature."""
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from math import isfinite, prod
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gateway.errors import BadRequest
 from gateway.protocol.binary import raw_input, read_binary
-from gateway.protocol.request import InferRequest, InputTensor
+from gateway.protocol.form import Form, InferRequest, InputTensor, unnested
 from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, Signature, TensorSpec, element_count
 
 Array = NDArray[Any]
@@ -34,18 +34,70 @@ _CODES: dict[str, tuple[str, np.dtype[Any]]] = {
     if array(code).itemsize == ELEMENT_BYTES[datatype]
 }
 _STRING = frozenset({str})
+FITS_KEPT = 256  # forms and shapes a version; all are forgotten when there are more
 FEW = 64  # numbers that plain Python adds up faster than numpy looks at them
 
 
+class Fit:
+    """How requests of one form fit a version: found out once for all that have the form.
+
+    Attributes:
+        inputs: Names, types in memory and shapes, in the version's order.
+        outputs: Those that go out, in order.
+        names: The same by name.
+        rows: Of each request: the largest first dimension; 1 where there is none.
+        company: Requests with equal values may share a run, where the version allows any to: they want the same outputs
+            and their inputs differ in their first dimension alone. ``None`` must be alone: no rows, or none to count.
+        places: Of each of the version's inputs in a request's data; ``None`` where the order is the same.
+    """
+
+    __slots__ = ("company", "inputs", "names", "outputs", "places", "rows")
+
+    def __init__(
+        self, form: Form, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec], *, has_free_inner: bool
+    ) -> None:
+        self.inputs = [(name, array.dtype, array.shape) for name, array in arrays.items()]
+        self.outputs = outputs
+        self.names = [spec.name for spec in outputs]
+        shapes = [array.shape for array in arrays.values()]
+        self.rows = max((shape[0] for shape in shapes if shape), default=1)
+        is_even = len(shapes) == 1 or all(shape[:1] == (self.rows,) for shape in shapes)
+        wanted = () if form.outputs is None else tuple(self.names)
+        inner = tuple([shape[1:] for shape in shapes]) if has_free_inner else ()
+        self.company = (*wanted, *inner) if is_even and self.rows else None
+        given = list(form.inputs)
+        self.places = [given.index(name) for name in arrays] if given and given != list(arrays) else None
+
+    def feeds(self, values: Sequence[Any]) -> dict[str, Array]:
+        """The inputs of one request as arrays."""
+        return {
+            name: value if type(value) is np.ndarray else _as_array(value, dtype, shape)
+            for (name, dtype, shape), value in zip(self.inputs, values, strict=True)
+        }
+
+    def joined(self, each: Sequence[Sequence[Any]], rows: int) -> dict[str, Array]:
+        """The inputs of several requests, one behind the other, as arrays of ``rows`` rows."""
+        arrays: dict[str, Array] = {}
+        for place, (name, dtype, shape) in enumerate(self.inputs):
+            column = [values[place] for values in each]
+            if dtype.hasobject:
+                arrays[name] = _objects(chain.from_iterable(map(_as_list, column)), (rows, *shape[1:]))
+            elif 0 in shape:
+                arrays[name] = np.concatenate(column)
+            else:
+                arrays[name] = np.frombuffer(b"".join(column), dtype).reshape(rows, *shape[1:])
+        return arrays
+
+
 class Binder:
-    """Makes a request's tensors into the arrays that one version takes.
+    """Makes a request's tensors into what one version takes.
 
     Args:
         signature: What the version expects.
         dims: By input, the names or sizes of its dimensions; equal names must have equal sizes.
     """
 
-    __slots__ = ("_expected", "_half", "_outputs", "_shared", "_signature")
+    __slots__ = ("_expected", "_fits", "_half", "_has_free_inner", "_outputs", "_shared", "_signature")
 
     def __init__(self, signature: Signature, dims: Mapping[str, Sequence[str | int]]) -> None:
         self._signature = signature
@@ -53,37 +105,87 @@ class Binder:
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._half = [spec for spec in signature.outputs if spec.datatype == "FP16"]
         self._shared = _shared_dims(dims)
+        self._has_free_inner = any(-1 in spec.shape[1:] for spec in signature.inputs)
+        self._fits: dict[Hashable, Fit] = {}  # by form, or by shapes and outputs
+
+    def bind(self, request: InferRequest) -> tuple[Fit, list[Any]]:
+        """How a request fits, and the values of its inputs in the version's order: arrays, or what a
+        request that shares its form has as data.
+
+        Raises:
+            BadRequest: Missing, extra or misfitting inputs, or outputs that there are not or that cannot be had so.
+        """
+        data, fit = request.data, None
+        if data is not None:
+            fit = self._fits.get(request.form)
+            if fit is not None:
+                return fit, data if fit.places is None else [data[place] for place in fit.places]
+        arrays = self._checked(request)
+        form = request.form
+        key: Hashable = form
+        if data is None:  # others have another form, and maybe the same shapes and outputs
+            key = tuple([array.shape for array in arrays.values()])
+            if form.outputs is not None:
+                key = key, tuple(form.outputs)
+            fit = self._fits.get(key)
+        if fit is None:
+            fit = Fit(form, arrays, self._wanted(form), has_free_inner=self._has_free_inner)
+            if len(self._fits) >= FITS_KEPT:
+                self._fits.clear()
+            self._fits[key] = fit
+        return fit, list(arrays.values())
 
     def arrays(self, request: InferRequest) -> dict[str, Array]:
         """Arrays for every input, in the version's order.
 
         Raises:
-            BadRequest: Missing, extra or misfitting inputs, or outputs that there are not or that cannot be had so.
+            BadRequest: As ``bind``.
         """
+        fit, values = self.bind(request)
+        return fit.feeds(values)
+
+    def _checked(self, request: InferRequest) -> dict[str, Array]:
         inputs = request.inputs if request.raw is None else _raw(request.raw, self._signature)
         expected = self._expected
         if inputs.keys() != expected.keys():
             raise _not_the_inputs(inputs, expected)
-        if request.outputs is not None or self._half:
-            for spec in self.wanted(request):
-                _check_wanted(request, spec)
+        if request.form.outputs is not None or self._half:
+            for spec in self._wanted(request.form):
+                _check_wanted(request.form, spec)
         arrays = {name: _array(inputs[name], spec) for name, spec in expected.items()}
         for dim, places in self._shared:
             _check_shared(arrays, dim, places)
         return arrays
 
-    def wanted(self, request: InferRequest) -> Sequence[TensorSpec]:
+    def _wanted(self, form: Form) -> Sequence[TensorSpec]:
         """The outputs that go out, in order.
 
         Raises:
             BadRequest: One that the version does not have.
         """
-        if request.outputs is None:
+        if form.outputs is None:
             return self._signature.outputs
         known = self._outputs
-        if unknown := [name for name in request.outputs if name not in known]:
+        if unknown := [name for name in form.outputs if name not in known]:
             raise BadRequest(f"output {unknown[0]!r} is unknown; there are {_listed(known)}")
-        return tuple(known[name] for name in request.outputs)
+        return tuple(known[name] for name in form.outputs)
+
+
+def _as_array(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    if dtype.hasobject:
+        return _objects(value, shape)
+    found = np.frombuffer(value, dtype).reshape(shape)
+    return found if type(value) is bytes or found.flags.aligned else found.copy()
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if type(value) is list else value.ravel().tolist()
+
+
+def _objects(elements: Iterable[Any], shape: tuple[int, ...]) -> Array:
+    out = np.empty(prod(shape), dtype=np.object_)
+    out[:] = list(elements)
+    return out.reshape(shape)
 
 
 def _not_the_inputs(inputs: Mapping[str, InputTensor], expected: Mapping[str, TensorSpec]) -> BadRequest:
@@ -106,11 +208,11 @@ def _shared_dims(dims: Mapping[str, Sequence[str | int]]) -> list[tuple[str, lis
     return [(dim, where) for dim, where in places.items() if len(where) > 1]
 
 
-def _check_wanted(request: InferRequest, spec: TensorSpec) -> None:
-    if request.classes(spec.name):
+def _check_wanted(form: Form, spec: TensorSpec) -> None:
+    if form.classes(spec.name):
         if len(spec.shape) < 2 or spec.datatype in {"BYTES", "BOOL"}:
             raise BadRequest(f"output {spec.name!r} cannot be classified: it holds no row of numbers for each instance")
-    elif spec.datatype == "FP16" and not request.is_binary(spec.name):
+    elif spec.datatype == "FP16" and not form.is_binary(spec.name):
         raise BadRequest(
             f'output {spec.name!r} is FP16, which has no JSON form: ask for it with `"binary_data": true`'
             ", or name other outputs"
@@ -179,14 +281,15 @@ def _strings(tensor: InputTensor) -> Array:
         raise BadRequest(f"input {tensor.name!r} {problem}") from None
     if not _STRING.issuperset(map(type, strings)):
         raise BadRequest(f"input {tensor.name!r} is BYTES and holds something that is not a string")
-    out = np.empty(len(strings), dtype=np.object_)
-    out[:] = strings
-    return out
+    return _objects(strings, (len(strings),))
 
 
 def _quick_numbers(tensor: InputTensor) -> Array:
-    """As ``_numbers``, which takes whatever is not the common case: a flat list of the right numbers."""
-    known, data = _CODES.get(tensor.datatype), tensor.data
+    """As ``_numbers``, which takes whatever is not the common case: right numbers in one list, or in one row."""
+    known = _CODES.get(tensor.datatype)
+    data = tensor.data
+    if len(tensor.shape) > 1 and type(data) is list and data and type(data[0]) is list:
+        data, _ = unnested(data, tensor.shape)
     if known is None or type(data) is not list or len(data) != prod(tensor.shape):
         return _numbers(tensor)
     if tensor.may_hold_booleans and bool in set(map(type, data)):

@@ -6,7 +6,8 @@ from typing import Any
 import orjson
 
 from gateway.errors import BadRequest
-from gateway.protocol.request import ALLOW_NAN, read_object
+from gateway.protocol.form import ALLOW_NAN
+from gateway.protocol.head import read_object
 from gateway.protocol.shapes import Signature, TensorSpec, element_count
 from gateway.protocol.tensors import flat
 

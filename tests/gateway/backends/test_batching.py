@@ -295,7 +295,7 @@ def test_more_than_may_wait_are_refused_and_those_given_up_make_room(tmp_path: P
         for _ in range(3 * MAX_QUEUED):
             backend.submit(call, 1e12, got.append)()
         assert backend._batcher is not None
-        assert len(backend._batcher._long.queue) <= 2 * MAX_QUEUED, "what was given up does not pile up"
+        assert backend._batcher._long.queue.count <= 2 * MAX_QUEUED, "what was given up does not pile up"
         (reply,) = await answered(backend, call)
         assert output(reply) == [2.0, 4.0]
         assert len(got) == 1

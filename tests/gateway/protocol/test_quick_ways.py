@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from gateway.errors import BadRequest
 from gateway.protocol import request as reading
 from gateway.protocol import tensors
-from gateway.protocol.request import InferRequest, InputTensor, read_request
+from gateway.protocol.form import Form, InferRequest, InputTensor
+from gateway.protocol.request import read_request
 from gateway.protocol.response import OPENINGS_KEPT, AnswerWriter
 from gateway.protocol.shapes import DTYPES, TensorSpec
 
@@ -36,8 +37,9 @@ def outcome(read: Any, tensor: InputTensor) -> Any:
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(NUMBERS), st.lists(st.one_of(st.integers(0, 9), element), max_size=6), st.integers(0, 1))
 def test_numbers_are_read_the_same_both_ways(datatype: str, data: list[Any], more: int) -> None:
-    tensor = InputTensor("x", datatype, (len(data) + more,), data)
-    assert outcome(tensors._quick_numbers, tensor) == outcome(tensors._numbers, tensor)
+    row = InputTensor("x", datatype, (1, len(data) + more), [data])
+    for tensor in (row, InputTensor("x", datatype, (len(data) + more,), data)):
+        assert outcome(tensors._quick_numbers, tensor) == outcome(tensors._numbers, tensor)
 
 
 @pytest.mark.parametrize("count", [3, 1000])
@@ -94,7 +96,7 @@ SPECS = [TensorSpec("a", "FP32", (-1, 3)), TensorSpec("b", "INT64", (-1,)), Tens
 )
 def test_rows_are_written_together_as_each_would_be(rows: list[tuple[str | None, float, str]], binary: bool) -> None:
     parameters = {"binary_data_output": True} if binary else {"allow_nan": True}
-    requests = [InferRequest(row[0], parameters, {}, None) for row in rows]
+    requests = [InferRequest(Form(parameters, {}, None), row[0]) for row in rows]
     values = [
         np.array([[row[1], 0.1, -0.0] for row in rows], np.float32),
         np.arange(len(rows)),
@@ -113,7 +115,7 @@ def test_rows_are_written_together_as_each_would_be(rows: list[tuple[str | None,
 
 def test_an_answer_is_json_that_says_its_shape() -> None:
     writer = AnswerWriter("m", "1")
-    plain = InferRequest("i", {}, {}, None)
+    plain = InferRequest(Form({}, {}, None), "i")
     for n in range(OPENINGS_KEPT + 20):
         body, length = writer.write(plain, [(SPECS[0], np.ones((n, 3), np.float32))])
         assert length is None
