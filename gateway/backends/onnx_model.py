@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from random import Random
 from time import perf_counter
 from typing import Any
 
@@ -23,6 +24,7 @@ log = logging.getLogger("turnout.backends")
 WARM_UP_RUNS = 3
 PROOF_RUNS = 3  # first runs of several requests whose answers are held against those of each request alone
 PROOF_REQUESTS = 4  # of such a run that are run alone as well
+PROOF_EVERY = 64  # runs of several requests; one request of each such is run alone as well, for as long as it serves
 PROOF_LOOKS = 100  # runs among which such are looked for; where all requests are the same, there is nothing to prove
 BROKEN_RUNS = 3  # runs of several requests that failed while each request alone went well, before no more are tried
 
@@ -78,6 +80,8 @@ class OnnxModel:
         self.takes_batches = batching and all(spec.shape and spec.shape[0] == -1 for spec in tensors)
         self._proofs_left = PROOF_RUNS
         self._looks_left = PROOF_LOOKS
+        self._until_sample = PROOF_EVERY
+        self._draws = Random()
         self._broken_left = BROKEN_RUNS
 
     def warm_up(self, run_time: RunTime) -> None:
@@ -146,6 +150,11 @@ class OnnxModel:
             is_proof = differ(some)
             if is_proof:
                 self._prove(names, some, rows, values)
+        elif self._until_sample <= 1:
+            is_proof, self._until_sample = True, PROOF_EVERY
+            self._sample(fits, each, rows, values)
+        else:
+            self._until_sample -= 1
         begin_s = perf_counter()
         replies = self._answers(requests, rows, list(zip(specs, values, strict=True)))
         return replies, perf_counter() - begin_s, is_proof
@@ -174,12 +183,24 @@ class OnnxModel:
         """Hold a run's outputs against those of each request alone."""
         at = 0
         for feeds, count in zip(each, rows, strict=False):
-            alone = self._session.run(names, feeds)
-            if not are_alike(alone, [value[at : at + count] for value in values]):
-                self._stop_batching("rows that share a run change one another's answers")
-                raise CannotRunTogether
+            self._compare(names, feeds, values, at, at + count)
             at += count
         self._proofs_left -= 1
+
+    def _sample(
+        self, fits: Sequence[Fit], each: Sequence[Values], rows: Sequence[int], values: Sequence[Array]
+    ) -> None:
+        """Hold one request's outputs against those of it alone: rows may mix for some values only."""
+        chosen = self._draws.randrange(len(each))
+        at = sum(rows[:chosen])
+        self._compare(fits[0].names, fits[chosen].feeds(each[chosen]), values, at, at + rows[chosen])
+
+    def _compare(
+        self, names: list[str], feeds: dict[str, Array], values: Sequence[Array], begin: int, end: int
+    ) -> None:
+        if not are_alike(self._session.run(names, feeds), [value[begin:end] for value in values]):
+            self._stop_batching("rows that share a run change one another's answers")
+            raise CannotRunTogether
 
     def _stop_batching(self, why: str) -> None:
         self.takes_batches = False

@@ -6,6 +6,7 @@ from gateway.backends.base import Reply
 from gateway.protocol.answer import Identity, WrongVersion
 from routing.analysis.outcome import Kind, kind_of_status
 
+OK = Kind.OK  # looked up once
 STATUSES = range(200, 600)  # what a final answer may say
 MAX_ERROR_BYTES = 64 * 1024  # a larger body of an error answer is replaced by a sentence
 
@@ -43,7 +44,7 @@ class Replies:
                 body, header_length = self._give(body, header_length)
             except WrongVersion as problem:
                 return self.failure(Kind.CONTRACT, f"{url} {problem}")
-            return Reply(Kind.OK, status, body, header_length)
+            return Reply(OK, status, body, header_length)
         detail = f"{url} answered {status}"
         if status not in STATUSES:
             return Reply(Kind.BROKEN, 502, self._public(f"answered {status}, which is no status"), None, detail)

@@ -12,6 +12,8 @@ from routing.analysis.outcome import Kind, is_fault
 if TYPE_CHECKING:
     from gateway.backends.connections import Connections
 
+OK = Kind.OK  # looked up once
+
 
 class Sending:
     """One call on its way: waits, rides a connection, ends once, and is timed for the version's statistics.
@@ -64,7 +66,7 @@ class Sending:
         self.carrier = None
         self.place.in_flight -= 1
         took_s = perf_counter() - self._begin_s
-        if reply.kind is Kind.OK:
+        if reply.kind is OK:
             self._statistics.passed(took_s)
         elif is_fault(reply.kind):
             self._statistics.failed(took_s)

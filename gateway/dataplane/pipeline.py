@@ -27,6 +27,9 @@ from routing.table import PPM
 
 log = logging.getLogger("turnout.dataplane")
 
+# To look up a member of an enumeration costs as much as a call.
+OK, TIMEOUT, READY = Kind.OK, Kind.TIMEOUT, State.READY
+
 
 class Pipeline:
     """The request path of one worker.
@@ -175,7 +178,7 @@ class Pipeline:
 
     def _attempt(self, exchange: Exchange, arm: Arm, now_s: float) -> None:
         exchange.arm = arm
-        if arm.slot.backend.state is not State.READY:
+        if arm.slot.backend.state is not READY:
             sentence = not_ready(arm)
             error = VersionNotReady(sentence)
             exchange.stable_evidence = False
@@ -220,16 +223,16 @@ class Pipeline:
             kind = reply.kind
             self._count(exchange, kind, latency_s)
             arm = exchange.arm
-            is_no_hit = kind is Kind.OK and arm is not None and latency_s <= arm.evidence.lowest_threshold_s
+            is_no_hit = kind is OK and arm is not None and latency_s <= arm.evidence.lowest_threshold_s
             if exchange.stable_evidence and not is_no_hit:
                 self._observer.stable_ended(exchange, kind, latency_s, reply.own_s)
             self._deliver(exchange, reply, now_s)
 
     def _canary_replied(self, exchange: Exchange, arm: Arm, reply: Reply, latency_s: float, now_s: float) -> None:
-        if reply.kind is Kind.OK and not reply.is_checked:
+        if reply.kind is OK and not reply.is_checked:
             reply = _checked(exchange, arm, reply)
         self._count(exchange, reply.kind, latency_s)
-        if reply.kind is Kind.OK:
+        if reply.kind is OK:
             self._observer.canary_answered(exchange, latency_s, reply.own_s)
             self._deliver(exchange, reply, self._clock())
             return
@@ -248,7 +251,7 @@ class Pipeline:
     def _stable_replied(self, exchange: Exchange, canary: Reply, reply: Reply, latency_s: float) -> None:
         assert exchange.arm is not None
         self._count(exchange, reply.kind, latency_s)
-        proof = reply if reply.kind is not Kind.OK or reply.is_checked else _checked(exchange, exchange.arm, reply)
+        proof = reply if reply.kind is not OK or reply.is_checked else _checked(exchange, exchange.arm, reply)
         self._observer.judged(exchange, canary.kind, proof.kind)
         self._deliver(exchange, reply, self._clock())
 
@@ -263,7 +266,7 @@ class Pipeline:
         counters.counts[OUTCOME[kind]] += 1
         if latency_s is not None:
             exchange.attempted_s += latency_s
-            if kind is Kind.OK:
+            if kind is OK:
                 if not evidence.latencies_s:
                     self._tally.unsettled.append(evidence)
                 evidence.latencies_s.append(latency_s)
@@ -274,7 +277,7 @@ class Pipeline:
         assert arm is not None
         exchange.named = (arm.pinned_named if exchange.is_pinned else arm.named)[exchange.attempts]
         sent = reply
-        if reply.kind is Kind.TIMEOUT and now_s >= exchange.deadline_s:
+        if reply.kind is TIMEOUT and now_s >= exchange.deadline_s:
             self._tally.out_of_time()
             error = DeadlineExceeded("no version answered within the request's deadline")
             sent = Reply(Kind.TIMEOUT, status_of(error), error_body(str(error)))

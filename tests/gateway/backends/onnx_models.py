@@ -91,6 +91,16 @@ def centred(folder: Path) -> Path:
     return saved(folder, nodes, (["n", 2], ["n", 2]))
 
 
+def scaled_by_the_largest(folder: Path) -> Path:
+    """``y = x / max(100, largest of all x)``: rows mix once one of them is beyond 100."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=1),
+        helper.make_node("Max", ["largest", "floor"], ["scale"]),
+        helper.make_node("Div", ["x", "scale"], ["y"]),
+    ]
+    return saved(folder, nodes, (["n", 2], ["n", 2]), floor=np.array([[100.0]], np.float32))
+
+
 def summed(folder: Path) -> Path:
     """``y = sum(x)``, a scalar."""
     return saved(folder, [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], (["n"], []))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.backends.base import Reply
 from gateway.backends.batching import MAX_QUEUED
 from gateway.backends.onnx import OnnxBackend
+from gateway.backends.onnx_model import PROOF_EVERY, PROOF_RUNS
 from routing.analysis.outcome import Kind
 from tests.gateway.backends.onnx_models import (
     DEMO,
@@ -25,6 +26,7 @@ from tests.gateway.backends.onnx_models import (
     looked_up,
     opened,
     output,
+    scaled_by_the_largest,
     summed,
     tensor,
 )
@@ -206,6 +208,26 @@ def test_a_model_whose_rows_are_not_free_runs_each_request_alone(tmp_path: Path,
         assert len({reply.body for reply in replies}) == 1
         assert replies[0].status == 200
         assert backend.statistics.executions == 5
+        await backend.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_mixes_rows_for_some_values_only_is_found_out_while_it_serves(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        backend = await opened(scaled_by_the_largest(tmp_path))
+        for n in range(PROOF_RUNS + 1):
+            await answered(backend, *(Call(tensor([[n + 1.0, k]])) for k in range(4)))
+        assert not backend.note, "below the limit its rows keep to themselves"
+        for n in range(
+            12 * PROOF_EVERY
+        ):  # all but the largest of five are wrong, and one of them is looked at now and then
+            if backend.note:
+                break
+            await answered(backend, *(Call(tensor([[1000.0 * k + n, k]])) for k in range(1, 6)))
+        assert "change one another" in backend.note
+        (small, _) = await answered(backend, Call(tensor([[3.0, 4.0]])), Call(tensor([[1000.0, 4.0]])))
+        assert output(small) == pytest.approx([0.03, 0.04])
         await backend.close()
 
     asyncio.run(scenario())
