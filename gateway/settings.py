@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.errors import InvalidSettings
@@ -18,15 +18,6 @@ class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML's ``true`` is no 1."""
-        field = cls.model_fields.get(info.field_name or "")
-        if isinstance(value, bool) and field is not None and field.annotation in {int, float, int | None}:
-            raise ValueError("is a number, not true or false")
-        return value
 
 
 ADDRESS = re.compile(r"^(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>\d{1,5})$")
@@ -312,7 +303,7 @@ def load_settings(path: Path | None) -> Settings:
     plain = (read_yaml(path) or {}) if path else {}
     if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
         raise InvalidSettings([Problem("", "type", f"{path} is not a mapping of settings")])
-    if problems := list(_unknown_variables()):
+    if problems := [*_unknown_variables(), *_truths(plain, Settings)]:
         raise InvalidSettings(problems)
     try:
         settings = Settings(**plain)
@@ -335,6 +326,17 @@ def load_settings(path: Path | None) -> Settings:
     if problems := list(_across(settings)):
         raise InvalidSettings(problems)
     return settings
+
+
+def _truths(plain: dict[str, Any], model: type[BaseModel], pointer: str = "") -> Iterator[Problem]:
+    """YAML's ``true`` where a number belongs: it is no 1."""
+    for key, value in plain.items():
+        field = model.model_fields.get(key)
+        kind = field.annotation if field is not None else None
+        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _truths(value, kind, f"{pointer}/{key}")
+        elif isinstance(value, bool) and kind in {int, float, int | None}:
+            yield Problem(f"{pointer}/{key}", "number", "a number belongs here, not true or false")
 
 
 def _unknown_variables() -> Iterator[Problem]:

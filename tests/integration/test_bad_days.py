@@ -42,7 +42,7 @@ def can_connect(port: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_both_planes_and_finishes_what_is_in_flight(tmp_path: Path, number: signal.Signals) -> None:
     with (
         FaultBackend() as backend,
@@ -207,6 +207,8 @@ def test_numbers_of_workers_out_of_range_are_refused(tmp_path: Path) -> None:
         ("routes: {dir: nowhere}", "no folder"),
         ("[", "no valid YAML"),
         ("server: {listen: '127.0.0.1:99999'}", "no port 99999"),
+        ("server: {workers: true}", "/server/workers: a number belongs here"),
+        ("server: {workers: two}", "/server/workers"),
     ],
 )
 def test_bad_settings_are_refused_with_every_problem(tmp_path: Path, settings: str, words: str) -> None:

@@ -250,6 +250,14 @@ def test_workers_do_not_outlive_their_supervisor(tmp_path: Path) -> None:
         eventually(lambda: not any(_lives(pid) for pid in pids), 20, "the end of the workers")
 
 
+def test_a_worker_that_was_stopped_does_not_outlive_its_supervisor_either(tmp_path: Path) -> None:
+    with start(tmp_path, 2) as gateway:
+        pids = [worker["pid"] for worker in serving(gateway, 2)]
+        kill(pids[0], signal.SIGSTOP)
+        gateway.kill()
+        eventually(lambda: not any(_lives(pid) for pid in pids), 20, "the end of the workers")
+
+
 def test_a_gateway_whose_workers_do_not_come_up_says_so(tmp_path: Path) -> None:
     gateway = start(tmp_path, 1)
     (tmp_path / "broken").mkdir()

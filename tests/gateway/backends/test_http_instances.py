@@ -118,6 +118,31 @@ def test_the_version_is_ready_with_its_first_server_and_says_which_one_is_missin
     run(scenario())
 
 
+def test_a_host_that_says_nothing_costs_no_request_its_time(two: list[FaultBackend]) -> None:
+    """A connection that is neither taken nor refused, as to a machine that is off; a listener's full queue does it."""
+
+    async def scenario() -> None:
+        with socket.socket() as deaf, ExitStack() as queued:
+            deaf.bind(("127.0.0.1", 0))
+            deaf.listen(0)
+            url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+            for _ in range(4):
+                one = queued.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(deaf.getsockname())
+            async with backend(url, two[0].url, two[1].url) as made:
+                await until(lambda: made.state is State.READY)
+                first = made.instances[0]
+                first._enter(State.READY, "")  # it was, before it fell silent
+                begin = asyncio.get_running_loop().time()
+                replies = await asyncio.gather(*(ask(made) for _ in range(9)))
+                assert {reply.kind for reply in replies} == {Kind.OK}
+                assert asyncio.get_running_loop().time() - begin < 1.5
+                assert first.state is State.FAILED
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("may_repeat", [True, False])
 def test_a_server_that_goes_away_costs_no_request_and_comes_back(two: list[FaultBackend], may_repeat: bool) -> None:
     async def scenario() -> None:
