@@ -304,13 +304,11 @@ def test_a_chunked_body_over_the_limit_is_413(gateway: GatewayProcess) -> None:
         assert connection.recv(12) == b"HTTP/1.1 413"
 
 
-def test_more_requests_than_the_bound_are_503(gateway: GatewayProcess) -> None:
+def test_unfinished_bodies_keep_nobody_out(gateway: GatewayProcess) -> None:
+    """A place among those in work is taken by a whole request; more of those are 503 (``test_both_lanes``)."""
     head = b"POST /v2/models/credit/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
     with ExitStack() as held, gateway.client() as client:
         for _ in range(CONCURRENCY):
             held.enter_context(socket.create_connection(("127.0.0.1", gateway.data_port))).sendall(head)
-        answers = [client.infer("credit", BODY) for _ in range(20)]
-        assert answers[-1].status == 503
-        assert answers[-1].headers["retry-after"] == "1"
-        assert "in work already" in answers[-1].json()["error"]
+        assert [client.infer("credit", BODY).status for _ in range(20)] == [200] * 20
         assert client.send("GET", "/v2/health/live").status == 200
