@@ -35,22 +35,33 @@ def _strings(tensor: InputTensor) -> Array:
     size = len(view)
     if count > size // LENGTH.size:  # before anything is allocated
         raise _does_not_fill(tensor, count)
-    out = np.empty(count, dtype=np.object_)
+    data, unpack, prefix = bytes(view), LENGTH.unpack_from, LENGTH.size
+    pieces: list[bytes] = []
     at = 0
-    for index in range(count):
-        start = at + LENGTH.size
+    for _ in range(count):
+        start = at + prefix
         if start > size:
             raise _does_not_fill(tensor, count)
-        at = start + LENGTH.unpack_from(view, start - LENGTH.size)[0]
-        if at > size:
-            raise _does_not_fill(tensor, count)
-        try:
-            out[index] = str(view[start:at], "utf-8")
-        except UnicodeDecodeError:
-            raise BadRequest(f"input {tensor.name!r}: element {index} is no UTF-8, which this version needs") from None
+        (length,) = unpack(data, at)
+        at = start + length
+        pieces.append(data[start:at])
     if at != size:
         raise _does_not_fill(tensor, count)
+    out = np.empty(count, dtype=np.object_)
+    try:
+        out[:] = list(map(bytes.decode, pieces))
+    except UnicodeDecodeError:
+        index = next(index for index, piece in enumerate(pieces) if not _is_text(piece))
+        raise BadRequest(f"input {tensor.name!r}: element {index} is no UTF-8, which this version needs") from None
     return out
+
+
+def _is_text(piece: bytes) -> bool:
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _does_not_fill(tensor: InputTensor, count: int) -> BadRequest:
