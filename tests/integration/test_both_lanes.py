@@ -127,12 +127,12 @@ def test_a_client_that_does_not_read_is_not_read_from(start: Any) -> None:
         assert other.infer("credit", BODY).status == 200
 
 
-@pytest.mark.parametrize(("said", "heard"), [(299, 299), (420, 420), (499, 499), (529, 529), (599, 599), (700, 502)])
-def test_a_status_that_nobody_registered_goes_through(start: Any, far: FaultBackend, said: int, heard: int) -> None:
+def test_a_status_that_nobody_registered_goes_through(start: Any, far: FaultBackend) -> None:
     gateway = start()
-    far.set(f"status_{said}")
     with gateway.client() as client:
-        assert [client.infer("far", BODY).status for _ in range(2)] == [heard, heard]
+        for said, heard in ((299, 299), (420, 420), (499, 499), (529, 529), (599, 599), (700, 502)):
+            far.set(f"status_{said}")
+            assert [client.infer("far", BODY).status for _ in range(2)] == [heard, heard]
 
 
 def test_the_header_bounds_of_the_settings_hold(start: Any) -> None:
