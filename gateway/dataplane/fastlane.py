@@ -272,7 +272,7 @@ class FastLane(FrontDoor):
         elif self._is_elsewhere or self._is_deaf:
             self.caught_up()
         else:
-            self.phase, self.phase_since_s = IDLE, exchange.begun_s + exchange.latency_s
+            self.phase, self.phase_since_s = IDLE, lane.clock()
 
     def _log(self, exchange: Exchange, status: int) -> None:
         client = f"{self.client[0]}:{self.client[1]}" if self.client else ""

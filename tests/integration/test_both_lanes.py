@@ -64,6 +64,20 @@ def test_an_idle_connection_is_closed_after_its_time(start: Any) -> None:
         assert 0.8 < time.monotonic() - begin < 3
 
 
+def test_a_connection_is_as_idle_after_a_version_that_is_not_ready(start: Any, far: FaultBackend) -> None:
+    gateway = start(keep_alive_s=1)
+    far.set("refuse")
+    eventually(lambda: "not ready" in gateway.client().infer("far", BODY).json().get("error", ""), 10, "not ready")
+    with RawClient(gateway.data_port) as client:
+        client.send(infer("far"))
+        answer = client.answer()
+        assert answer is not None
+        assert "not ready" in answer.json()["error"]
+        begin = time.monotonic()
+        assert client.answer() is None
+        assert time.monotonic() - begin < 3
+
+
 def test_one_request_too_many_is_503_and_the_next_is_answered(start: Any, far: FaultBackend) -> None:
     gateway = start(max_concurrency=1)
     far.set("never")
