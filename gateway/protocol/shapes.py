@@ -42,6 +42,20 @@ DTYPES: dict[str, Any] = {
     "BYTES": np.object_,
 }
 
+# Of numbers that JSON can say, as ``struct`` and ``array`` name them. In ``struct`` with standard sizes ("="):
+# for those alone a number too large for FP32 is an error.
+TYPE_CODES = {
+    "INT8": "b",
+    "UINT8": "B",
+    "INT16": "h",
+    "UINT16": "H",
+    "INT32": "i",
+    "UINT32": "I",
+    "INT64": "q",
+    "UINT64": "Q",
+    "FP32": "f",
+    "FP64": "d",
+}
 LENGTH = Struct("<I")  # before each element of BYTES in binary form
 MAX_RANK = 32
 MAX_ELEMENTS = 1 << 31  # bounds the product before anything is allocated

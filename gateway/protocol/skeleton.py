@@ -27,7 +27,7 @@ import orjson
 
 from gateway.errors import BadRequest
 from gateway.protocol.form import Form, InferRequest, InputTensor, unnested
-from gateway.protocol.shapes import ELEMENT_BYTES
+from gateway.protocol.shapes import ELEMENT_BYTES, TYPE_CODES
 
 SKELETONS_KEPT = 256  # and beginnings of bodies that were seen; all are forgotten when there are more
 SKELETON_BYTES = 1024  # of fixed text; bodies with more are read each time
@@ -35,19 +35,6 @@ BODY_BYTES = 1 << 16  # longer bodies are read each time: their numbers are what
 ELEMENTS = 4096  # of an input; the same
 ID_BYTES = 128
 
-# Standard sizes, for which alone a number too large for FP32 is an error.
-_CODES = {
-    "INT8": "b",
-    "UINT8": "B",
-    "INT16": "h",
-    "UINT16": "H",
-    "INT32": "i",
-    "UINT32": "I",
-    "INT64": "q",
-    "UINT64": "Q",
-    "FP32": "f",
-    "FP64": "d",
-}
 _STRING = {str}
 _DATA = b'"data"'
 _LIST = re.compile(rb'"data"\s*+:\s*+(?:\[\s*+)*(\[(?:[^\[\]{}"]++|"(?:[^"\\]++|\\.)*+")*+\])', re.DOTALL)
@@ -176,7 +163,7 @@ def _pack(tensor: InputTensor) -> tuple[Pack | None, int] | None:
         return None
     if tensor.datatype == "BYTES":
         return None, count
-    code = _CODES.get(tensor.datatype)
+    code = TYPE_CODES.get(tensor.datatype)
     return (struct.Struct(f"={count}{code}").pack, count) if code else None
 
 
@@ -214,4 +201,4 @@ def _skeleton(
     return Skeleton(form, pieces, [pack for pack in packs if pack is not None])
 
 
-assert all(struct.Struct("=" + code).size == ELEMENT_BYTES[datatype] for datatype, code in _CODES.items())
+assert all(struct.Struct("=" + code).size == ELEMENT_BYTES[datatype] for datatype, code in TYPE_CODES.items())

@@ -12,25 +12,14 @@ from numpy.typing import NDArray
 from gateway.errors import BadRequest
 from gateway.protocol.binary import raw_input, read_binary
 from gateway.protocol.form import Form, InferRequest, InputTensor, unnested
-from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, Signature, TensorSpec, element_count
+from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, TYPE_CODES, Signature, TensorSpec, element_count
 
 Array = NDArray[Any]
 
 # Type codes of ``array.array``, which takes numbers of the right kind and range and nothing else but booleans.
 _CODES: dict[str, tuple[str, np.dtype[Any]]] = {
     datatype: (code, np.dtype(DTYPES[datatype]))
-    for datatype, code in {
-        "INT8": "b",
-        "UINT8": "B",
-        "INT16": "h",
-        "UINT16": "H",
-        "INT32": "i",
-        "UINT32": "I",
-        "INT64": "q",
-        "UINT64": "Q",
-        "FP32": "f",
-        "FP64": "d",
-    }.items()
+    for datatype, code in TYPE_CODES.items()
     if array(code).itemsize == ELEMENT_BYTES[datatype]
 }
 _STRING = frozenset({str})
