@@ -71,12 +71,16 @@ def on_core(core: int) -> Iterator[None]:
 def favoured() -> Iterator[None]:
     """Prefer everything that is started inside to what other sessions do, where that is allowed.
 
-    Linux weighs sessions before processes, so that niceness alone changes nothing between two sessions.
+    Linux weighs sessions before processes, so that niceness alone changes nothing between two sessions. Where a
+    process belongs to no session's group the kernel's file is there and empty: nothing to prefer.
     """
     try:
-        before = AUTOGROUP.read_text().split()[-1]
-        AUTOGROUP.write_text(str(NICE))
+        _, _, before = AUTOGROUP.read_text().rpartition(" ")
+        if before:
+            AUTOGROUP.write_text(str(NICE))
     except OSError:
+        before = ""
+    if not before:
         yield
         return
     try:
