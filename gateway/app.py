@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 from gateway import __version__
 from gateway.backends.base import Backend, State
 from gateway.backends.http import HttpBackend
-from gateway.backends.instance import Bounds
 from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
+from gateway.backends.transport import Bounds
 from gateway.control.link import End
 from gateway.control.messages import Ask, Count, Counted, Down, Drain, Lowered, Ping, Pong, Serve, StoreAway, Told
 from gateway.control.sync import Sync

@@ -192,6 +192,7 @@ CODES = {
     "no_url": "missing",
     "both_urls": "both",
     "same_urls": "duplicate",
+    "grpc_url": "url",
 }
 
 
@@ -212,8 +213,9 @@ def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
     elif kind == "string_pattern_mismatch" and "by" in place:
         message = "a sticky source is `header:NAME` or `cookie:NAME`"
     elif kind == "string_pattern_mismatch" and ("urls" in place or last == "url"):
-        is_other = str(detail["input"]).partition("://")[0] in {"grpc", "grpcs", "https"}
-        message = "only http:// is served so far" if is_other else "a url is http://host:port without a path"
+        is_other = str(detail["input"]).partition("://")[0] in {"grpcs", "https"}
+        usual = "a url is http://host:port, or of Triton grpc://host:port, without a path"
+        message = "only http:// and grpc:// are served so far" if is_other else usual
     elif kind in {"too_short", "too_long"} and last == "urls":
         message = f"`urls` has an entry for each server, 1 to {MAX_URLS}"
     elif kind == "too_short" and last == "variants":

@@ -141,14 +141,14 @@ class OnnxSpec(Value):
     batching: Literal["auto", "off"] = "auto"
 
 
-Url = Annotated[str, StringConstraints(pattern=r"^http://[^/?#@\s]+$", max_length=256)]
+Url = Annotated[str, StringConstraints(pattern=r"^(http|grpc)://[^/?#@\s]+$", max_length=256)]
 
 
 class RemoteSpec(Value):
     """Servers that all run the version: one ``url``, or several ``urls``.
 
     Attributes:
-        url: ``http://host:port``.
+        url: ``http://host:port``, of Triton ``grpc://host:port`` too.
         urls: The same of each server, no two alike; the one with the fewest calls in flight is asked.
         model: Its name there, the route's model by default.
         version: Its version there, the variant's by default.
@@ -168,6 +168,8 @@ class RemoteSpec(Value):
             raise PydanticCustomError("both_urls", "give `url` or `urls`, not both")
         if self.urls is not None and len(set(self.urls)) < len(self.urls):
             raise PydanticCustomError("same_urls", "`urls` names a server twice")
+        if self.kind != "triton" and any(url.startswith("grpc:") for url in self.addresses()):
+            raise PydanticCustomError("grpc_url", "only backends of kind `triton` are asked by gRPC")
         return self
 
     @model_serializer(mode="wrap")
@@ -189,7 +191,7 @@ class OipSpec(RemoteSpec):
 
 
 class TritonSpec(RemoteSpec):
-    """Triton over HTTP. Versions are numbers there, and every answer has to name the one that was asked."""
+    """Triton, over HTTP or gRPC. Versions are numbers there, and every answer has to name the one that was asked."""
 
     kind: Literal["triton"]
     version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")] | None = None

@@ -95,6 +95,18 @@ class Connections:
         """Sendings that wait for a connection."""
         return len(self._waiting)
 
+    def counts(self) -> dict[str, int]:
+        """What they do now, as plain data."""
+        return {
+            "in_flight": self.in_flight,
+            "waiting": self.waiting_count,
+            "connections": self.open_count,
+            "idle": self.idle_count,
+            "retried": self.retried,
+            "moved": self.moved,
+            "heads_forgotten": self.known_heads.forgotten,
+        }
+
     def submit(self, sending: Sending) -> None:
         """Send it now, open a connection for it, queue it, or refuse it; in this order."""
         sending.place = self
@@ -125,6 +137,13 @@ class Connections:
         elif sending in self._waiting:
             self._waiting.remove(sending)
         # One that waits for its dial leaves the new connection to somebody else.
+
+    def renew(self) -> None:
+        """Trust no idle connection: what comes from now on goes over new ones."""
+        for connection in self._idle:
+            self._members.discard(connection)
+            connection.abort()
+        self._idle.clear()
 
     def close(self) -> None:
         """Take nothing any more; sendings end as ``UNREACHABLE``."""

@@ -1,4 +1,4 @@
-"""A version on remote servers of the Open Inference Protocol v2, over plain HTTP/1.1."""
+"""A version on remote servers of the Open Inference Protocol v2, over plain HTTP/1.1 or gRPC."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.backends.base import Call, Reply, State
-from gateway.backends.connections import Connections
-from gateway.backends.instance import Bounds, Instance, address_of
+from gateway.backends.instance import Instance
 from gateway.backends.replies import Replies
-from gateway.backends.sending import Sending
+from gateway.backends.sending import Pool, Sending
 from gateway.backends.statistics import Statistics
+from gateway.backends.transport import Bounds, Target, address_of
 from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind
 
@@ -31,7 +31,7 @@ class HttpBackend:
     the same. A call that was sent nowhere, because a server refused the connection, goes on to another one.
 
     Args:
-        urls: ``http://host[:port][/prefix]`` of each server.
+        urls: ``http://host[:port][/prefix]`` or ``grpc://host[:port]`` of each server.
         model: The servers' name for the model.
         version: The servers' name for the version; ``None`` leaves the choice to the server.
         public_model: Name that answers carry.
@@ -67,12 +67,12 @@ class HttpBackend:
         for url in urls:
             address_of(url)
         self._urls = tuple(urls)
-        self._names = (model, version)
+        self._names = (model, version, public_model, public_version, holds_to_version)
         self._bounds = bounds
         self._on_state = on_state
         self.state = State.LOADING
         self._replies = Replies(public_model, public_version, version if holds_to_version else None)
-        self._ready: tuple[Connections, ...] = ()
+        self._ready: tuple[Pool, ...] = ()
         self._signature: Signature | None = None
         self._turn = 0
         self._asked = asyncio.Event()  # one server is ready, or none of them
@@ -103,16 +103,13 @@ class HttpBackend:
 
     async def open(self) -> None:
         """Ask every server; returns when one is ready or none of them. Probes go on where one is not."""
-        model, version = self._names
         loop = asyncio.get_running_loop()
         bounds = self._bounds
         if len(self._urls) > 1:  # another one is worth asking before the request's time is up
             bounds = replace(bounds, connect_timeout_s=min(bounds.connect_timeout_s, ONE_OF_SEVERAL_CONNECT_S))
         self.instances = tuple(
             Instance(
-                url,
-                model,
-                version,
+                Target(url, *self._names),
                 self._replies,
                 bounds,
                 loop,
@@ -144,7 +141,7 @@ class HttpBackend:
         place.submit(sending)
         return sending.cancel
 
-    def _least_loaded(self, places: Sequence[Connections]) -> Connections:
+    def _least_loaded(self, places: Sequence[Pool]) -> Pool:
         """Fewest in flight; of those that are equal, the next in turn."""
         count = len(places)
         turn = self._turn % count

@@ -35,7 +35,7 @@ class Replies:
         self._model = model
         self._version = version
         self._give = Identity(model, version, asked).give
-        self._failures = {kind: self._public(words) for kind, (_, words) in WITHOUT_ANSWER.items()}
+        self._failures = {kind: self.public(words) for kind, (_, words) in WITHOUT_ANSWER.items()}
 
     def of(self, status: int, body: bytes, header_length: int | None, url: str) -> Reply:
         """The reply to an answer of the server at ``url``."""
@@ -47,18 +47,19 @@ class Replies:
             return Reply(OK, status, body, header_length)
         detail = f"{url} answered {status}"
         if status not in STATUSES:
-            return Reply(Kind.BROKEN, 502, self._public(f"answered {status}, which is no status"), None, detail)
+            return Reply(Kind.BROKEN, 502, self.public(f"answered {status}, which is no status"), None, detail)
         if status < 400:  # a redirect is not followed: addresses come from the configuration alone
-            return Reply(Kind.ERROR, 502, self._public("redirects"), None, detail)
+            return Reply(Kind.ERROR, 502, self.public("redirects"), None, detail)
         if not _is_error(body):
-            body = self._public(f"answered {status}")
+            body = self.public(f"answered {status}")
         return Reply(kind_of_status(status), status, body, None, detail)
 
     def failure(self, kind: Kind, detail: str) -> Reply:
         """The reply where there is no answer; ``detail`` is for logs."""
         return Reply(kind, WITHOUT_ANSWER[kind][0], self._failures[kind], None, detail)
 
-    def _public(self, words: str) -> bytes:
+    def public(self, words: str) -> bytes:
+        """The body of an error that says so of the version, in words for clients."""
         return orjson.dumps({"error": f"version {self._version} of model {self._model} {words}"})
 
 

@@ -2,24 +2,57 @@
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from gateway.backends.base import Call, Reply
 from gateway.backends.connection import Connection
 from gateway.backends.statistics import Statistics
 from routing.analysis.outcome import Kind, is_fault
 
-if TYPE_CHECKING:
-    from gateway.backends.connections import Connections
-
 OK = Kind.OK  # looked up once
+
+
+class Pool(Protocol):
+    """What carries sendings to one server.
+
+    Attributes:
+        in_flight: Sendings that were given to this server and have not ended.
+    """
+
+    in_flight: int
+
+    @property
+    def open_count(self) -> int:
+        """Connections, those being opened included."""
+
+    @property
+    def waiting_count(self) -> int:
+        """Sendings that wait."""
+
+    def counts(self) -> dict[str, Any]:
+        """What it does now, as plain data."""
+
+    def submit(self, sending: "Sending") -> None:
+        """Send it now, queue it, or refuse it."""
+
+    def give_up(self, sending: "Sending") -> None:
+        """Forget a cancelled sending and whatever it holds."""
+
+    def renew(self) -> None:
+        """Trust no connection that is open: what comes from now on goes over new ones."""
+
+    def close(self) -> None:
+        """Take nothing any more; sendings end as ``UNREACHABLE``."""
+
+    async def closed(self) -> None:
+        """Wait until every socket is gone."""
 
 
 class Sending:
     """One call on its way: waits, rides a connection, ends once, and is timed for the version's statistics.
 
     Attributes:
-        place: The connections that it was given to.
+        place: What it was given to.
         carrier: The connection that it rides.
         is_over: Whether it was replied to or given up.
         moves: How often it went on to another server, having been sent nowhere.
@@ -41,7 +74,7 @@ class Sending:
 
     def __init__(
         self,
-        place: "Connections",
+        place: Pool,
         call: Call,
         deadline_s: float,
         statistics: Statistics,

@@ -14,7 +14,7 @@ import gateway.backends
 from gateway.backends.base import Reply, State
 from gateway.backends.connections import Connections
 from gateway.backends.http import HttpBackend
-from gateway.backends.instance import Bounds
+from gateway.backends.transport import Bounds
 from tests.faults import FaultBackend
 
 BACKENDS = Path(gateway.backends.__file__).parent
