@@ -19,6 +19,7 @@ from gateway.protocol.protobuf import Unreadable
 from gateway.protocol.shapes import Signature
 
 SERVICE = "/inference.GRPCInferenceService/"
+_TIMEOUT = literal(b"grpc-timeout", b"")[:-1]  # without the length of its value
 MOST_MS = 99_999_999  # a time-out has up to eight digits
 
 
@@ -54,6 +55,7 @@ class GrpcTransport:
         self._loop = loop
         self._signature = signature
         self._infer = self.block("ModelInfer")
+        self._via, self._via_literal = "", b""
         self._writer = InferWriter(target.model, target.version or "")
         asked = target.version if target.holds_to_version else None
         self.pool = Channel(
@@ -102,14 +104,12 @@ class GrpcTransport:
 
     def _block_of(self, call: Call, left_s: float) -> bytes:
         left_ms = min(max(int(left_s * 1000), 1), MOST_MS)
-        return b"".join(
-            (
-                self._infer,
-                literal(b"grpc-timeout", b"%dm" % left_ms),
-                literal(b"x-request-id", call.request_id.encode("latin-1")),
-                literal(b"via", call.via.encode("latin-1")) if call.via else b"",
-            )
-        )
+        via, timeout = call.via, b"%dm" % left_ms
+        if via is not self._via:  # nearly always it is the one of the last call
+            self._via, self._via_literal = via, literal(b"via", via.encode("latin-1")) if via else b""
+        request_id = call.request_id.encode("latin-1")
+        parts = self._infer, self._via_literal, _TIMEOUT, bytes((len(timeout),)), timeout
+        return b"".join((*parts, literal(b"x-request-id", request_id)))
 
     def _message_of(self, call: Call) -> bytes:
         message = self._writer.write(call.request(), self._signature())

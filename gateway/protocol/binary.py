@@ -44,7 +44,7 @@ def _strings(tensor: InputTensor) -> Array:
     return out
 
 
-def strings_of(view: memoryview, count: int) -> list[bytes] | None:
+def strings_of(view: bytes | memoryview, count: int) -> list[bytes] | None:
     """The elements of BYTES, each behind its length; ``None`` where the bytes are not exactly as many."""
     size = len(view)
     if count > size // LENGTH.size:  # before anything is allocated

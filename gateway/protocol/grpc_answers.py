@@ -9,7 +9,7 @@ import orjson
 from gateway.protocol.binary import strings_of
 from gateway.protocol.form import InferRequest
 from gateway.protocol.grpc_infer import InferAnswer, OutputTensor
-from gateway.protocol.protobuf import Unreadable
+from gateway.protocol.protobuf import Bytes, Unreadable
 from gateway.protocol.response import Body, json_data
 from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, element_count
 
@@ -41,7 +41,7 @@ class GrpcAnswerWriter:
         if answer.parameters:
             parts.append(b',"parameters":' + orjson.dumps(answer.parameters))
         parts.append(b',"outputs":[')
-        tail: list[memoryview] = []
+        tail: list[Bytes] = []
         is_binary = False
         form = request.form
         for index, output in enumerate(answer.outputs):

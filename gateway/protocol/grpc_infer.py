@@ -1,18 +1,20 @@
 """``ModelInfer`` of the protocol's gRPC form: requests written from what came over HTTP, answers read."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gateway.errors import BadRequest
 from gateway.protocol import protobuf
 from gateway.protocol.binary import raw_input
 from gateway.protocol.form import Form, InferRequest, InputTensor
-from gateway.protocol.protobuf import MAX_UINT64, Unreadable
+from gateway.protocol.protobuf import MAX_UINT64, Bytes, Unreadable
 from gateway.protocol.shapes import MAX_RANK, Signature
 from gateway.protocol.tensors import binary_form
 
 FORMS_KEPT = 256  # forms whose part of a request is kept; all are forgotten when there are more
 MAX_OUTPUTS = 1024  # of an answer
+DESCRIPTIONS_KEPT, DESCRIPTION_BYTES = 256, 1024  # descriptions of outputs that are kept, and how long they may be
 OF_HTTP = frozenset({"binary_data_output", "binary_data_size", "binary_data"})  # parameters that say how, not what
 _MAX_INT64 = (1 << 63) - 1
 
@@ -24,7 +26,7 @@ class OutputTensor(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     parameters: Mapping[str, Any]
-    data: memoryview
+    data: Bytes
 
 
 class InferAnswer(NamedTuple):
@@ -134,16 +136,18 @@ def read_answer(message: bytes) -> InferAnswer:
     """
     version = ""
     parameters: dict[str, Any] = {}
-    described: list[tuple[str, str, tuple[int, ...], dict[str, Any]]] = []
-    contents: list[memoryview] = []
-    for field, value in protobuf.read(memoryview(message)):
+    described: list[_Described] = []
+    contents: list[Bytes] = []
+    for field, value in protobuf.read(message):
         match field:
             case 2:
                 version = protobuf.as_text(value)
             case 4:
                 parameters |= _entry(protobuf.view(value))
             case 5:
-                described.append(_output(protobuf.view(value)))
+                said = protobuf.view(value)
+                usual = type(said) is bytes and len(said) <= DESCRIPTION_BYTES
+                described.append(_usual_output(said) if usual else _output(said))
             case 6:
                 contents.append(protobuf.view(value))
         if len(described) > MAX_OUTPUTS:
@@ -154,7 +158,15 @@ def read_answer(message: bytes) -> InferAnswer:
     return InferAnswer(version, parameters, outputs)
 
 
-def _output(message: memoryview) -> tuple[str, str, tuple[int, ...], dict[str, Any]]:
+_Described = tuple[str, str, tuple[int, ...], dict[str, Any]]
+
+
+@lru_cache(DESCRIPTIONS_KEPT)
+def _usual_output(message: bytes) -> _Described:
+    return _output(message)
+
+
+def _output(message: Bytes) -> _Described:
     name = datatype = ""
     shape: list[int] = []
     parameters: dict[str, Any] = {}
@@ -173,7 +185,7 @@ def _output(message: memoryview) -> tuple[str, str, tuple[int, ...], dict[str, A
     return name, datatype, tuple(shape), parameters
 
 
-def _entry(message: memoryview) -> dict[str, Any]:
+def _entry(message: Bytes) -> dict[str, Any]:
     """One parameter."""
     name, found = "", None
     for field, value in protobuf.read(message):
@@ -184,7 +196,7 @@ def _entry(message: memoryview) -> dict[str, Any]:
     return {name: found} if found is not None else {}
 
 
-def _value(message: memoryview) -> Any:
+def _value(message: Bytes) -> Any:
     found: Any = None
     for field, value in protobuf.read(message):
         match field, value:

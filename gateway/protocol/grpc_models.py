@@ -6,7 +6,7 @@ import orjson
 
 from gateway.protocol import protobuf
 from gateway.protocol.metadata import parse_signature
-from gateway.protocol.protobuf import Unreadable
+from gateway.protocol.protobuf import Bytes, Unreadable
 from gateway.protocol.shapes import Signature
 
 READY_INDEX = protobuf.number(2, 1)  # asks the index for what is ready
@@ -29,7 +29,7 @@ def read_ready(message: bytes) -> bool:
     Raises:
         Unreadable: It is none.
     """
-    return any(field == 1 and value == 1 for field, value in protobuf.read(memoryview(message)))
+    return any(field == 1 and value == 1 for field, value in protobuf.read(message))
 
 
 def read_metadata(message: bytes) -> Signature:
@@ -40,7 +40,7 @@ def read_metadata(message: bytes) -> Signature:
         ValueError: It says what no version can be.
     """
     plain: dict[str, Any] = {"inputs": [], "outputs": []}
-    for field, value in protobuf.read(memoryview(message)):
+    for field, value in protobuf.read(message):
         match field:
             case 3:
                 plain["platform"] = protobuf.as_text(value)
@@ -51,7 +51,7 @@ def read_metadata(message: bytes) -> Signature:
     return parse_signature(orjson.dumps(plain))
 
 
-def _tensor(message: memoryview) -> dict[str, Any]:
+def _tensor(message: Bytes) -> dict[str, Any]:
     plain: dict[str, Any] = {"shape": []}
     for field, value in protobuf.read(message):
         match field:
@@ -71,7 +71,7 @@ def read_index(message: bytes) -> list[dict[str, str]]:
         Unreadable: It is none, or is too long.
     """
     found = []
-    for field, value in protobuf.read(memoryview(message)):
+    for field, value in protobuf.read(message):
         if field == 1:
             found.append(_indexed(protobuf.view(value)))
         if len(found) > MAX_MODELS:
@@ -79,6 +79,6 @@ def read_index(message: bytes) -> list[dict[str, str]]:
     return found
 
 
-def _indexed(message: memoryview) -> dict[str, str]:
+def _indexed(message: Bytes) -> dict[str, str]:
     names = {1: "name", 2: "version", 3: "state", 4: "reason"}
     return {names[field]: protobuf.as_text(value) for field, value in protobuf.read(message) if field in names}

@@ -1,15 +1,18 @@
 """The wire form of protocol buffers, as far as gRPC's inference messages need it."""
 
-from collections.abc import Iterator
 from struct import Struct
 from typing import Any
 
 _DOUBLE = Struct("<d")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_SIZED = frozenset({_VARINT, _BYTES})
 _WIDTH = {_FIXED64: 8, _FIXED32: 4}
 MAX_UINT64 = (1 << 64) - 1
 
-# A field as it is read: its number and its value, a number or a view of the bytes.
+COPIED_BYTES = 4096  # of a field that is copied rather than looked at where it lies
+
+Bytes = bytes | memoryview
+# A field as it is read: its number and its value, a number or bytes.
 Field = tuple[int, Any]
 
 
@@ -55,33 +58,42 @@ def text(field: int, value: str) -> bytes:
     return data(field, value.encode())
 
 
-def read(message: memoryview) -> Iterator[Field]:
-    """The fields of a message, in order; fractions are left as bytes.
+def read(message: Bytes) -> list[Field]:
+    """The fields of a message, in order; fractions are left as bytes. Large ones are not copied.
 
     Raises:
         Unreadable: It ends in the middle of one.
     """
+    fields: list[Field] = []
     at, end = 0, len(message)
     while at < end:
-        key, at = read_varint(message, at)
-        field, wire = key >> 3, key & 7
-        if wire == _VARINT:
-            value, at = read_varint(message, at)
-            yield field, value
-            continue
-        if wire == _BYTES:
-            size, at = read_varint(message, at)
+        key = message[at]
+        at += 1
+        if key >= 0x80:
+            key, at = read_varint(message, at - 1)
+        wire = key & 7
+        if wire in _SIZED:
+            if at < end and message[at] < 0x80:
+                size = message[at]
+                at += 1
+            else:
+                size, at = read_varint(message, at)
+            if wire == _VARINT:
+                fields.append((key >> 3, size))
+                continue
         elif wire in _WIDTH:
             size = _WIDTH[wire]
         else:
             raise Unreadable("sent a message with a field of no known form")
-        if size > end - at:
+        stop = at + size
+        if stop > end:
             raise Unreadable("sent a message that ends too early")
-        yield field, message[at : at + size]
-        at += size
+        fields.append((key >> 3, message[at:stop] if size <= COPIED_BYTES else memoryview(message)[at:stop]))
+        at = stop
+    return fields
 
 
-def read_varint(message: memoryview, at: int) -> tuple[int, int]:
+def read_varint(message: Bytes, at: int) -> tuple[int, int]:
     """A number and where it ends.
 
     Raises:
@@ -114,15 +126,16 @@ def as_text(value: Any) -> str:
         raise Unreadable("sent a message with text that is no UTF-8") from None
 
 
-def view(value: Any) -> memoryview:
+def view(value: Any) -> Bytes:
     """A field that should be bytes.
 
     Raises:
         Unreadable: It is a number.
     """
-    if not isinstance(value, memoryview):
+    if isinstance(value, int):
         raise Unreadable("sent a message with a number where bytes belong")
-    return value
+    found: Bytes = value
+    return found
 
 
 def as_double(value: Any) -> float:

@@ -94,8 +94,10 @@ class Http2Connection(asyncio.Protocol):
         "_blocked",
         "_known",
         "_limit",
+        "_loop",
         "_max_frame",
         "_next",
+        "_out",
         "_owed",
         "_owner",
         "_rest",
@@ -124,6 +126,8 @@ class Http2Connection(asyncio.Protocol):
         self._max_frame = frames.MAX_FRAME_BYTES
         self._taken = 0
         self._owed = 0
+        self._out: list[bytes | memoryview] = []
+        self._loop = asyncio.get_running_loop()
         self._was_greeted = False
         self.answers = 0
         self.may_hold = frames.MAX_WINDOW
@@ -155,9 +159,9 @@ class Http2Connection(asyncio.Protocol):
         if size <= self._window and size <= stream.window and size <= self._max_frame and not self._blocked:
             self._window -= size
             stream.window -= size
-            self._transport.write(head + frames.frame_head(size, Type.DATA, frames.END_STREAM, number) + message)
+            self._write(head + frames.frame_head(size, Type.DATA, frames.END_STREAM, number) + message)
             return stream
-        self._transport.write(head)
+        self._write(head)
         stream.rest = memoryview(message)
         self._blocked.append(stream)
         self._pump()
@@ -177,6 +181,7 @@ class Http2Connection(asyncio.Protocol):
         self.is_open = False
         self._streams.clear()
         self._blocked.clear()
+        self._out.clear()
         if self._transport is not None:
             self._transport.abort()
 
@@ -419,14 +424,14 @@ class Http2Connection(asyncio.Protocol):
         if stream.rest is not None:
             self._blocked.remove(stream)
             stream.rest = None
-        if not self._streams and not self.is_open and self._transport is not None:
-            self._transport.close()
+        if not self._streams and not self.is_open:
+            self._loop.call_soon(self._close)
         return True
 
     def _retire(self) -> None:
         was_open, self.is_open = self.is_open, False
-        if not self._streams and self._transport is not None:
-            self._transport.close()
+        if not self._streams:
+            self._loop.call_soon(self._close)
         if was_open:
             self._owner.lost(self)
 
@@ -451,8 +456,21 @@ class Http2Connection(asyncio.Protocol):
         self._write(data)
 
     def _write(self, data: bytes | memoryview) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        """To the socket with all else of this turn of the loop: a system call costs more than what it carries."""
+        self._out.append(data)
+        if len(self._out) == 1:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if out and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _close(self) -> None:
+        """Close once all is out."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
 
 
 _Reader = Callable[[Http2Connection, int, int, bytes], None]
