@@ -192,8 +192,16 @@ CODES = {
     "no_url": "missing",
     "both_urls": "both",
     "same_urls": "duplicate",
-    "grpc_url": "url",
 }
+
+
+def _of_url(url: str, *, is_triton: bool) -> str:
+    scheme = url.partition("://")[0]
+    if scheme in {"grpcs", "https"}:
+        return "only http:// and Triton's grpc:// are served so far"
+    if scheme == "grpc" and not is_triton:
+        return "only a backend of kind `triton` is asked by gRPC"
+    return "a url is http://host:port, or of Triton grpc://host:port, without a path"
 
 
 def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
@@ -213,9 +221,7 @@ def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
     elif kind == "string_pattern_mismatch" and "by" in place:
         message = "a sticky source is `header:NAME` or `cookie:NAME`"
     elif kind == "string_pattern_mismatch" and ("urls" in place or last == "url"):
-        is_other = str(detail["input"]).partition("://")[0] in {"grpcs", "https"}
-        usual = "a url is http://host:port, or of Triton grpc://host:port, without a path"
-        message = "only http:// and grpc:// are served so far" if is_other else usual
+        message = _of_url(str(detail["input"]), is_triton="triton" in detail["loc"])
     elif kind in {"too_short", "too_long"} and last == "urls":
         message = f"`urls` has an entry for each server, 1 to {MAX_URLS}"
     elif kind == "too_short" and last == "variants":

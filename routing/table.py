@@ -141,7 +141,8 @@ class OnnxSpec(Value):
     batching: Literal["auto", "off"] = "auto"
 
 
-Url = Annotated[str, StringConstraints(pattern=r"^(http|grpc)://[^/?#@\s]+$", max_length=256)]
+Url = Annotated[str, StringConstraints(pattern=r"^http://[^/?#@\s]+$", max_length=256)]
+TritonUrl = Annotated[str, StringConstraints(pattern=r"^(http|grpc)://[^/?#@\s]+$", max_length=256)]
 
 
 class RemoteSpec(Value):
@@ -168,8 +169,6 @@ class RemoteSpec(Value):
             raise PydanticCustomError("both_urls", "give `url` or `urls`, not both")
         if self.urls is not None and len(set(self.urls)) < len(self.urls):
             raise PydanticCustomError("same_urls", "`urls` names a server twice")
-        if self.kind != "triton" and any(url.startswith("grpc:") for url in self.addresses()):
-            raise PydanticCustomError("grpc_url", "only backends of kind `triton` are asked by gRPC")
         return self
 
     @model_serializer(mode="wrap")
@@ -194,6 +193,8 @@ class TritonSpec(RemoteSpec):
     """Triton, over HTTP or gRPC. Versions are numbers there, and every answer has to name the one that was asked."""
 
     kind: Literal["triton"]
+    url: TritonUrl | None = None
+    urls: Annotated[tuple[TritonUrl, ...], Field(min_length=1, max_length=MAX_URLS)] | None = None
     version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")] | None = None
 
 

@@ -92,7 +92,7 @@ def test_all_problems_come_at_once_with_their_pointers() -> None:
         ({"backends": {"2": {"kind": "oip", "urls": ["http://h", "http://h"]}}}, "/backends/2", "twice"),
         ({"backends": {"2": {"kind": "oip", "urls": []}}}, "/backends/2/urls", "1 to 16"),
         ({"backends": {"2": {"kind": "oip", "urls": [f"http://h:{n}" for n in range(17)]}}}, "/backends/2/urls", "16"),
-        ({"backends": {"2": {"kind": "oip", "url": "grpc://h:8001"}}}, "/backends/2", "only backends of kind `triton`"),
+        ({"backends": {"2": {"kind": "oip", "url": "grpc://h:8001"}}}, "/backends/2/url", "only a backend of kind"),
         ({"backends": {"2": {"kind": "triton", "url": "grpc://h:1/x"}}}, "/backends/2/url", "without a path"),
         ({"backends": {"2": {"kind": "oip", "url": "https://h"}}}, "/backends/2/url", "are served so far"),
         ({"backends": {"2": {"kind": "triton", "url": "http://h", "version": "v2"}}}, "/backends/2/version", "numbers"),

@@ -21,9 +21,9 @@ _VALUES = {8: b"200", 9: b"204", 10: b"206", 11: b"304", 12: b"400", 13: b"404",
 # Lengths of the Huffman codes of all bytes and of the end mark, one letter each. The codes follow from them: of one
 # length they count up in the order of the bytes, and the first of a length goes on where the shorter ones end.
 _LENGTHS = (
-    "dnsssssssoussussssssssusssssssss6aacd68baa8b8666555666666678f6cad67777777777777777777777878djde6f5656556566657766"
-    "6567655677777fbedskmkkmmmnmnnnnnonoomnonnnnlmnmnnomlkmmnnlnmmolmnnllmnlnmnnkmmmnmmnqqkjmnmpqqqrrqopjlqrrqrollqqsr"
-    "rrkoklmllnmmppooqnqrqqrrrrrsrrrrrqu"
+    "dnsssssssoussussssssssusssssssss6aacd68baa8b8666555666666678f6cad67777777777777777777777878djde6f565"
+    "65666577666567655677777fbedskmkkmmmnmnnnnnonoomnonnnnlmnmnnomlkmmnnlnmmolmnnllmlnmnnkmmmnmmnqqkjmnmp"
+    "qqqrrqopjlqrrqrollqqsrrrkoklmllnmmppooqnqrqqrrrrrsrrrrrqu"
 )
 _END = 256
 _SHORTEST, _LONGEST = 5, 30
