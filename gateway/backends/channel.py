@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.backends.base import Call, Reply
-from gateway.backends.connections import CLOSE_TIMEOUT_S, OWN_LIMITS, Move
+from gateway.backends.connections import CLOSE_TIMEOUT_S, OWN_LIMITS, Move, unheard
 from gateway.backends.grpc_replies import GrpcReplies
+from gateway.backends.health import Health, HealthRules
 from gateway.backends.http2.connection import Http2Connection, Stream
 from gateway.backends.http2.heads import Head, KnownBlocks
 from gateway.backends.replies import Replies
@@ -80,6 +81,8 @@ class Channel:
         self._sockets: set[Http2Connection] = set()  # the current one, and those whose calls or sockets still end
         self._waiting: deque[Sending] = deque()
         self._closed = False
+        self.health = Health(HealthRules())
+        self.on_trip: Callable[[], None] = unheard
         self.in_flight = 0
         self.moved = 0
         self.retried = 0
@@ -132,9 +135,10 @@ class Channel:
             self._waiting.remove(sending)
 
     def renew(self) -> None:
-        """Carry what comes from now on over a new connection."""
+        """Carry what comes from now on over a new connection; what waits goes elsewhere."""
         if self._current is not None:
             self._current.retire()
+        self._give_back("has failed too often and is not asked for now", Kind.UNREACHABLE)
 
     def close(self) -> None:
         """Take nothing any more; sendings end as ``UNREACHABLE``."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from gateway.backends.http2.connection import PREFIX, Http2Connection, Stream
 from gateway.backends.http2.heads import Head, KnownBlocks
-from gateway.backends.probe import MAX_PROBE_BYTES, PROBE_TIMEOUT_S, NotReady
+from gateway.backends.probe import MAX_PROBE_BYTES, PROBE_TIMEOUT_S, NoAnswer, NotReady
 
 Connect = Callable[[Callable[[], Http2Connection]], Awaitable[Http2Connection]]
 
@@ -76,7 +76,7 @@ async def ask_in_turn(connect: Connect, questions: Sequence[tuple[bytes, bytes]]
                 answer = await questioner.ask(connection, *question)
             yield answer
     except TimeoutError:
-        raise NotReady(f"did not answer a probe within {PROBE_TIMEOUT_S:g} s") from None
+        raise NoAnswer(f"did not answer a probe within {PROBE_TIMEOUT_S:g} s") from None
     except (OSError, UnicodeError) as problem:
         raise NotReady(f"refused connections: {problem}") from None
     finally:

@@ -8,13 +8,15 @@ from typing import Any
 
 from gateway.backends.base import State
 from gateway.backends.grpc import GrpcTransport
-from gateway.backends.probe import NotReady
+from gateway.backends.health import Health
+from gateway.backends.probe import NoAnswer, NotReady
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Pool, Sending
 from gateway.backends.transport import Bounds, HttpTransport, Target, Transport
 from gateway.protocol.shapes import Signature
 
 log = logging.getLogger(__name__)
+CHECKS_MISSED = 3  # checks in a row without an answer after which a server is not ready
 
 
 class Instance:
@@ -25,11 +27,16 @@ class Instance:
         replies: Makes the version's replies.
         bounds: Of what goes there.
         on_change: Called after each change of ``state``.
+        may_eject: Whether the version can do without this server.
         move: Finds another server for a sending that reached none here.
         differs: Given what the server says of its tensors; says why that cannot be, or nothing.
 
     Attributes:
         connections: Carry calls there.
+        health: How it fares.
+        is_ejected: It is not asked because it failed too often.
+        ejections: How often that was so.
+        ejections_refused: Failures after which the version could not do without it.
         signature: Inputs and outputs, as the server last described them.
 
     Raises:
@@ -44,6 +51,7 @@ class Instance:
         loop: asyncio.AbstractEventLoop,
         *,
         on_change: Callable[[], None],
+        may_eject: Callable[[], bool],
         move: Callable[[Sending, "Instance"], bool],
         differs: Callable[["Instance", Signature], str],
     ) -> None:
@@ -51,14 +59,21 @@ class Instance:
         self._bounds = bounds
         self._loop = loop
         self._on_change = on_change
+        self._may_eject = may_eject
         self._differs = differs
         self._state = State.LOADING
         self._reason = "is being asked"
         self._prober: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
+        self._missed = 0  # checks in a row that were not answered
+        self._was_ready = False
+        self.is_ejected = False
+        self.ejections = self.ejections_refused = 0
         self.signature: Signature | None = None
         self._transport = self._speak(target, replies, move)
         self.connections: Pool = self._transport.pool
+        self.health = self.connections.health = Health(bounds.health)
+        self.connections.on_trip = self._tripped
 
     def _speak(self, target: Target, replies: Replies, move: Callable[[Sending, "Instance"], bool]) -> Transport:
         def elsewhere(sending: Sending) -> bool:
@@ -108,8 +123,10 @@ class Instance:
         """What it does now, as plain data."""
         return {
             "url": self.url,
-            "state": self._state.value,
+            "state": "ejected" if self.is_ejected else self._state.value,
             "reason": self.reason,
+            "ejections": self.ejections,
+            "ejections_refused": self.ejections_refused,
             **self.connections.counts(),
         }
 
@@ -129,6 +146,20 @@ class Instance:
     def _refused(self, sentence: str) -> None:
         self._enter(State.FAILED, sentence)
 
+    def _tripped(self) -> None:
+        """It has failed too often: out with it, if the version can do without."""
+        if self._state is not State.READY:
+            return
+        if not self._may_eject():
+            self.ejections_refused += 1
+            return
+        self.ejections += 1
+        self.is_ejected = True
+        self.health.eject(self._loop.time())
+        log.warning("a server is not asked for now", extra={"url": self.url, "failures": self.health.faults})
+        self._enter(State.FAILED, f"has failed {self.health.faults} times in a row and is not asked for now")
+        self.connections.renew()
+
     async def _probe(self) -> None:
         while True:
             try:
@@ -136,17 +167,30 @@ class Instance:
             except Exception:
                 log.exception("the probe of %s failed", self.url)
                 self._enter(State.FAILED, "could not be probed")
-            await self._down.wait()
-            await asyncio.sleep(self._bounds.probe_interval_s)
+            if self._state is State.READY:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._bounds.check_s):
+                        await self._down.wait()
+            if self._state is not State.READY:
+                out_s = self.health.until_s - self._loop.time() if self.is_ejected else 0.0
+                await asyncio.sleep(max(self._bounds.probe_interval_s, out_s))
 
     async def _inspect(self) -> None:
         try:
             signature = await self._transport.inspect()
         except NotReady as problem:
-            self._enter(State.FAILED, str(problem))
+            self._missed += 1
+            is_late = isinstance(problem, NoAnswer) and self._missed < CHECKS_MISSED
+            if not (is_late and self._state is State.READY):
+                self.is_ejected = False
+                self._enter(State.FAILED, str(problem))
             return
+        self._missed = 0
         if difference := self._differs(self, signature):
             self._enter(State.FAILED, difference)
             return
         self.signature = signature
+        if self._was_ready and self._state is not State.READY:
+            self.health.come_back(self._loop.time())
+        self._was_ready, self.is_ejected = True, False
         self._enter(State.READY)

@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 from gateway.backends.connection import Connection
 from gateway.backends.connections import Connections, Move
 from gateway.backends.heads import RequestHeads
+from gateway.backends.health import HealthRules
 from gateway.backends.probe import inspect
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Pool
 from gateway.protocol.shapes import Signature
 
+DEFAULT_RULES = HealthRules()
 PORTS = {"http": 80, "grpc": 8001}
 
 
@@ -27,6 +29,8 @@ class Bounds:
         max_answer_bytes: Body of one answer.
         connect_timeout_s: Time for one connection to open.
         probe_interval_s: Pause between two probes of a server that is not ready.
+        check_s: The same of one that is.
+        health: When a server goes and how it comes back.
     """
 
     max_connections: int = 64
@@ -34,6 +38,8 @@ class Bounds:
     max_answer_bytes: int = 64 * 1024 * 1024
     connect_timeout_s: float = 2.0
     probe_interval_s: float = 1.0
+    check_s: float = 5.0
+    health: HealthRules = DEFAULT_RULES
 
 
 class Transport(Protocol):

@@ -8,7 +8,7 @@ from routing.analysis.histogram import Histogram
 
 IDLE_S = 60.0
 QUANTILES = (0.5, 0.9, 0.99)
-WORST_FIRST = ("failed", "closed", "loading", "ready")
+WORST_FIRST = ("failed", "ejected", "closed", "loading", "ready")
 COPIES = ("offered", "waiting", "sent", "in_flight", "not_sent", "results", "not_paired", "not_compared")
 NO_MERGED: Mapping[str, Any] = {}
 
