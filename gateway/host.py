@@ -14,6 +14,7 @@ from gateway.admin.endpoints import admin_app
 from gateway.admin.refusals import RefusedLogins
 from gateway.admin.scrape import scrape_app
 from gateway.control.disk_copy import DiskCopy
+from gateway.control.keeper import Keeper
 from gateway.control.presence import make_replica_id
 from gateway.control.supervisor import Supervisor
 from gateway.control.workers import Workers, missing
@@ -78,6 +79,14 @@ class Host:
             check_s=settings.store.check_s,
             replica_id=self.replica_id,
         )
+        self.keeper = Keeper(
+            self.workers,
+            lambda: self.supervisor.judge.routes,
+            lambda: self.supervisor.stored,
+            time.monotonic,
+            settings.backends.unload_after_s,
+        )
+        self._keeping: asyncio.Task[None] | None = None
         self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None
         self.connections: Callable[[], Mapping[str, int]] = dict
@@ -109,9 +118,12 @@ class Host:
             CannotStart: There is no table to serve from.
         """
         await self.supervisor.start(self._seeds)
+        self._keeping = asyncio.get_running_loop().create_task(self.keeper.keep())
 
     async def stop(self) -> None:
-        """Leave the store."""
+        """Leave the store. What was loaded elsewhere stays."""
+        if self._keeping is not None:
+            self._keeping.cancel()
         await self._refusals.flushed()
         await self.supervisor.stop()
 
@@ -143,7 +155,7 @@ class Host:
             warnings.append(f"revision {refusal.revision} was refused: {problems}")
         if not self.supervisor.is_store_reachable:
             warnings.append(f"the store cannot be reached: {self.supervisor.store_problem}")
-        warnings += _unheard(silent)
+        warnings += [*self.keeper.warnings(model), *_unheard(silent)]
         return plain
 
     async def overview(self) -> Mapping[str, Any]:
@@ -167,6 +179,7 @@ class Host:
                 for number in sorted({*members, *processes})
             ],
             **self.supervisor.overview(),
+            "managed": self.keeper.status(),
         }
 
     def _state(self, number: int) -> str:

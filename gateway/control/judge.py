@@ -13,6 +13,7 @@ from routing.analysis.objective import Trip
 from routing.codec import decode
 from routing.document import RouteDocument
 from routing.errors import RoutingError
+from routing.table import Route
 
 log = logging.getLogger("turnout.guard")
 
@@ -101,6 +102,11 @@ class Judge:
         self._documents.pop(model, None)
         self._merged.pop(model, None)
         self._not_ready.pop(model, None)
+
+    @property
+    def routes(self) -> list[Route]:
+        """The newest of each that can be read."""
+        return [document.route for document in self._documents.values()]
 
     @property
     def models(self) -> list[str]:
