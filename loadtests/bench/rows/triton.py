@@ -72,6 +72,6 @@ def triton_proxy(make: Make) -> Callable[[], Contest]:
             "nginx": peer,
         }
         what = f"proxies in front of one Triton, {WORDS[make]}: turnout by HTTP and by gRPC, nginx by HTTP"
-        return Contest(f"triton-proxy{SUFFIX[make]}", what, starts, [Goal("nginx", 1.2)])
+        return Contest("triton-proxy", what, starts, [Goal("nginx", 1.2)])
 
     return contest
