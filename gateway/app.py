@@ -199,6 +199,8 @@ class Worker:
         match about:
             case "routes":
                 return await self._routes(models)
+            case "signatures":
+                return {model: self.registry.signatures(model) for model in models}
             case "facts":
                 samples = await self.facts()
                 return {name: [[labels, value] for labels, value in held.items()] for name, held in samples.items()}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from gateway.backends.registry import Slot
 from gateway.metrics.ledger import HOW, VERDICTS, Ledger, VersionRow
+from gateway.runtime.contracts import ContractCheck
 from routing.analysis.guard import FRESH_MAX, Detector, KeyCap
 from routing.analysis.histogram import Histogram
 from routing.analysis.merged import MergedDetector
@@ -39,7 +40,7 @@ class Counters:
     Attributes:
         counts: The row, which holds counts of earlier epochs too.
         drawn: Requests the split gave to this version.
-        redirected: Of these, answered by stable because the version was lowered or not ready.
+        redirected: Of these, answered by stable because the version was lowered, not ready, or held.
         pinned: Requests that named the version.
         failovers: Requests of other versions that this one (stable) was asked instead.
         charged: Failures the guard was told of; ``shared`` and ``excused`` are those it was not.
@@ -220,10 +221,12 @@ class Arm:
         role: ``stable`` or ``canary``, or ``pinned`` for a version outside the route.
         named: Answer headers by the number of attempts; ``pinned_named`` for requests that named the version.
         codes: Requests by the status that went out, as cells of the worker's block; filled as they come.
+        contract: Holds a variant against stable; ``None`` for stable and for what is no variant.
     """
 
     __slots__ = (
         "codes",
+        "contract",
         "evidence",
         "is_stable",
         "model",
@@ -257,13 +260,15 @@ class Arm:
         self.weight_ppm = weight_ppm
         self.named = _named(version, role, revision, opaque=opaque)
         self.pinned_named = _named(version, "pinned", revision, opaque=opaque)
+        self.contract: ContractCheck | None = None
         self.codes: dict[int, memoryview] = {}
         self.pinned_codes: dict[int, memoryview] = {}
 
     @property
     def takes_draws(self) -> bool:
-        """Whether a draw may be answered here: ready, and not lowered."""
-        return self.slot.is_ready and not self.evidence.lowered
+        """Whether a draw may be answered here: ready, not lowered, and of stable's contract."""
+        contract = self.contract
+        return self.slot.is_ready and not self.evidence.lowered and (contract is None or contract.passes())
 
 
 def _named(version: str, role: str, revision: int | None, *, opaque: bool) -> tuple[Named, ...]:

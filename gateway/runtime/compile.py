@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.metrics.ledger import Ledger
 from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.contracts import ContractCheck
 from gateway.runtime.promises import slo_objectives
 from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
 from routing.analysis.objective import Objective
@@ -124,6 +125,12 @@ def compile_route(
             revision=document.revision,
             opaque=opaque,
         )
+    stable = by_version[route.stable]
+    for version in weights:
+        if version != route.stable:
+            override = document.guard.overridden.get(version)
+            accepted = override.breaks if override else ()
+            by_version[version].contract = ContractCheck(stable.slot, by_version[version].slot, accepted)
     arms = [by_version[version] for version in weights]
     plan = split_plan(document, {version: index for index, version in enumerate(weights)})
 
