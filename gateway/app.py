@@ -38,10 +38,11 @@ from gateway.metrics.families import BUILD_INFO, CONNECTIONS, INFLIGHT, LOOP_LAG
 from gateway.metrics.ledger import Ledger
 from gateway.metrics.totals import Samples
 from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.measured import measured_routes
 from gateway.runtime.shadows import MirrorCounts
 from gateway.runtime.snapshot import Runtime
-from gateway.runtime.status import route_facts
+from gateway.runtime.status import route_facts, route_signs
 from gateway.settings import Settings
 from routing.table import NAME_PATTERN, OnnxSpec, RemoteSpec, TritonSpec
 
@@ -198,7 +199,9 @@ class Worker:
     async def _tell(self, about: str, models: Sequence[str]) -> Mapping[str, Any]:
         match about:
             case "routes":
-                return await self._routes(models)
+                return await self._routes(models, route_facts)
+            case "signs":
+                return await self._routes(models, route_signs)
             case "signatures":
                 return {model: self.registry.signatures(model) for model in models}
             case "facts":
@@ -207,13 +210,15 @@ class Worker:
             case _:
                 return self.overview()
 
-    async def _routes(self, models: Sequence[str]) -> dict[str, Any]:
+    async def _routes(
+        self, models: Sequence[str], told: Callable[[CompiledRoute, float], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Facts of some routes; lets go of the loop between them."""
         found = {}
         for index, model in enumerate(models, 1):
             route = self.runtime.current.routes.get(model)
             if route is not None:
-                found[model] = route_facts(route, time.monotonic())
+                found[model] = told(route, time.monotonic())
             if index % ROUTES_A_TURN == 0:
                 await asyncio.sleep(0)
         return found

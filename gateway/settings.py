@@ -165,9 +165,11 @@ class Guards(Section):
 
     Attributes:
         unready_flip_s: A canary that was ready and is not for so long is flipped.
+        idle_s: A canary, shadow or guard that has seen nothing for so long is a warning.
     """
 
     unready_flip_s: float = Field(default=30, gt=0)
+    idle_s: float = Field(default=300, gt=0)
 
 
 class Backends(Section):

@@ -53,6 +53,7 @@ def admin_app(
     refusals: RefusedLogins | None = None,
     metrics_are_open: bool = False,
     signatures: Signatures | None = None,
+    feed: Feed | None = None,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -70,13 +71,14 @@ def admin_app(
         draining: Once set, everything that waits or streams here ends.
         metrics_are_open: ``/metrics`` needs no token.
         signatures: Tells what workers know of the versions of a model; None: nothing is held against stable's contract.
+        feed: Events; by default those of the store's changes alone.
     """
     refused = Counter() if refused is None else refused
     changes = Changes(store, check_route, now, signatures)
     draining = draining or asyncio.Event()
     refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)
-    feed = Feed(store)
+    feed = feed or Feed(store)
     views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed)
     paths = admin_paths(
         RouteEndpoints(store, changes, replicas),

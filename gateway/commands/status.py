@@ -118,7 +118,7 @@ def _show_gateway(found: Any) -> None:
     line = f"gateway {state}, {found['in_work']} in work, loop lag {found['loop_lag_ms']:g} ms; store {store['kind']}"
     say(f"{line} {seen}", "yellow" if away or state != "ready" else "")
     _show_workers(found.get("workers", ()))
-    if found["unsent_lowers"]:
+    if found["unsent_lowers"] and not found.get("routes"):  # else the route says so
         say(f"warning: lowered here and not yet stored: {', '.join(found['unsent_lowers'])}", "yellow")
     others = [item for item in found.get("replicas") or () if item["name"] != found.get("replica")]
     if others:
@@ -130,7 +130,10 @@ def _show_gateway(found: Any) -> None:
             behind, stored = item["applied"].get(route["model"], 0), route["revision"]
             if behind < stored and route["model"] not in item["refused"]:
                 say(f"warning: {route['model']}: {item['name']} does not serve revision {stored} yet", "yellow")
+    told = {route["model"] for route in found.get("routes") or ()}
     for model, revision in found["refused"].items():
+        if model in told:
+            continue  # the route says so, and why
         say(f"warning: {model}: revision {revision} was refused, the last good one serves", "yellow")
 
 

@@ -121,6 +121,12 @@ APPLY_LAG = Family(
     "From the store's word of a change to serving it: the last change, or one that waits now.",
 )
 REFUSED_DOCUMENTS = Family("turnout_refused_documents", "gauge", (), "Routes whose newest revision cannot be served.")
+WARNINGS = Family(
+    "turnout_warnings",
+    "gauge",
+    ("kind", "model", "version"),
+    "Things to look at, as the warnings of a status: how many of this kind there are now.",
+)
 UNSENT_LOWERS = Family("turnout_unsent_lowers", "gauge", (), "Flips of guards that the store does not hold yet.")
 STORE_REACHABLE = Family("turnout_store_reachable", "gauge", (), "1 while the store answers.")
 STORE_LOSSES = Family("turnout_store_losses_total", "counter", (), "How often the store went away.")
@@ -167,6 +173,7 @@ FAMILIES = {
         APPLY_LAG,
         REFUSED_DOCUMENTS,
         UNSENT_LOWERS,
+        WARNINGS,
         INFLIGHT,
         LOOP_LAG,
         CONNECTIONS,

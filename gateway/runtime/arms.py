@@ -103,6 +103,7 @@ class Evidence:
         lowest_threshold_s: Latency below which no objective cares.
         alarm: Why a trip was not acted on, when the fault is shared or stable is gone; else empty.
         would_have_flipped: What a guard that does not act would have done; else empty.
+        since_s: When the epoch began here, on the gateway's clock.
     """
 
     __slots__ = (
@@ -110,6 +111,8 @@ class Evidence:
         "_fresh",
         "_histogram",
         "_hits",
+        "_judged",
+        "_judged_s",
         "_untold",
         "alarm",
         "counters",
@@ -122,12 +125,17 @@ class Evidence:
         "objectives",
         "seconds",
         "seen",
+        "since_s",
         "trip",
         "would_have_flipped",
     )
 
-    def __init__(self, epoch: int, objectives: Sequence[Objective], row: VersionRow | None = None) -> None:
+    def __init__(
+        self, epoch: int, objectives: Sequence[Objective], row: VersionRow | None = None, *, since_s: float = 0.0
+    ) -> None:
         self.epoch = epoch
+        self.since_s = since_s
+        self._judged, self._judged_s = 0, since_s
         self.objectives = tuple(objectives)
         held = row or Ledger().version("", "")
         self.counters = Counters(held)
@@ -162,6 +170,13 @@ class Evidence:
         """Times of good attempts in this epoch."""
         self.settle()
         return self._histogram
+
+    def unjudged_s(self, now_s: float) -> float:
+        """For how long the guard has judged nothing, as often as that is asked."""
+        judged = self.detector.judged
+        if judged != self._judged:
+            self._judged, self._judged_s = judged, now_s
+        return now_s - self._judged_s
 
     def renew_detector(self) -> None:
         """Start the guard's evidence anew after an alarm that did not lower the version."""

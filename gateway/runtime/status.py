@@ -11,15 +11,30 @@ from gateway.runtime.shadows import CompiledShadow
 def route_facts(route: CompiledRoute, now_s: float) -> dict[str, Any]:
     """Per variant: state, counters, latencies, guard; per shadow: copies, pairs. ``summed.py`` makes a status of it."""
     return {
-        "model": route.model,
-        "revision": route.document.revision,
+        **_of_route(route),
         "variants": [_arm(arm, now_s) for arm in route.by_version.values()],
         "shadows": [_shadow(shadow, now_s) for shadow in route.shadows],
+    }
+
+
+def route_signs(route: CompiledRoute, now_s: float) -> dict[str, Any]:
+    """The part of it that ``warnings.py`` looks at."""
+    return {
+        **_of_route(route),
+        "variants": [_signs(arm, now_s) for arm in route.by_version.values()],
+        "shadows": [_shadow_signs(shadow, now_s) for shadow in route.shadows],
+    }
+
+
+def _of_route(route: CompiledRoute) -> dict[str, Any]:
+    return {
+        "model": route.model,
+        "revision": route.document.revision,
         "idle": list(idle_warnings(route.document)),
     }
 
 
-def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
+def _signs(arm: Arm, now_s: float) -> dict[str, Any]:
     evidence, backend = arm.evidence, arm.slot.backend
     last_s = evidence.counters.last_drawn_s
     plain: dict[str, Any] = {
@@ -31,15 +46,26 @@ def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
         "reason": backend.reason,
         "note": getattr(backend, "note", ""),
         "is_ready": arm.slot.is_ready,
-        "counters": evidence.counters.as_json(),
-        "cells": evidence.histogram.as_counts(),
         "idle_s": None if last_s is None else now_s - last_s,
+        "age_s": now_s - evidence.since_s,
+        "unjudged_s": None if arm.is_stable or not evidence.objectives else evidence.unjudged_s(now_s),
         "lowered": evidence.lowered,
         "alarm": evidence.alarm,
-        "would_have_flipped": evidence.would_have_flipped,
+        "contract": arm.contract.as_json() if arm.contract else None,
     }
     if instances := getattr(backend, "instance_status", None):
         plain["instances"] = instances()
+    return plain
+
+
+def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
+    evidence = arm.evidence
+    plain = {
+        **_signs(arm, now_s),
+        "counters": evidence.counters.as_json(),
+        "cells": evidence.histogram.as_counts(),
+        "would_have_flipped": evidence.would_have_flipped,
+    }
     if arm.is_stable:
         plain["evidence"] = {o.name: evidence.merged.evidence(o.name) for o in evidence.objectives}
     else:
@@ -47,7 +73,7 @@ def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
     return plain
 
 
-def _shadow(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
+def _shadow_signs(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
     evidence, backend = shadow.evidence, shadow.slot.backend
     return {
         "version": shadow.version,
@@ -55,14 +81,22 @@ def _shadow(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
         "epoch": evidence.epoch,
         "state": backend.state.value,
         "reason": backend.reason,
+        "sent": evidence.sent,
+        "not_sent": dict(evidence.not_sent),
+        "idle_s": None if evidence.last_sent_s is None else now_s - evidence.last_sent_s,
+        "age_s": now_s - evidence.since_s,
+    }
+
+
+def _shadow(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
+    evidence = shadow.evidence
+    return {
+        **_shadow_signs(shadow, now_s),
         "offered": evidence.offered,
         "waiting": evidence.waiting,
-        "sent": evidence.sent,
         "in_flight": evidence.in_flight,
-        "not_sent": dict(evidence.not_sent),
         "results": dict(evidence.results),
         "not_paired": evidence.not_paired,
         "not_compared": evidence.not_compared,
         "pairs": evidence.pairs.as_counts(),
-        "idle_s": None if evidence.last_sent_s is None else now_s - evidence.last_sent_s,
     }
