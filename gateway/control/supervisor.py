@@ -29,7 +29,15 @@ from gateway.control.workers import Member, Workers
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
 from gateway.metrics.totals import Samples
-from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StaleRevision, StoreUnavailable
+from routing.errors import (
+    NewerSchema,
+    OutcomeUnknown,
+    PositionLost,
+    RouteNotFound,
+    RoutingError,
+    StaleRevision,
+    StoreUnavailable,
+)
 from routing.store import Record, Store
 from routing.table import Route
 
@@ -226,7 +234,7 @@ class Supervisor:
         except RouteNotFound:
             # A store that was flushed gets the route offered back; one that was deleted meanwhile needs no lower.
             return lowered.model not in self._table.documents
-        except StaleRevision:
+        except (StaleRevision, NewerSchema):  # a document of a newer release may be one of ours again
             return False
         except RoutingError as error:
             log.error("a lower was refused", extra={"model": lowered.model, "reason": str(error)})

@@ -88,10 +88,8 @@ class Sync:
     @staticmethod
     def _follow(message: StoredDocument, known: CompiledRoute | None) -> Document | None:
         """What can be obeyed of a newer release's document."""
-        if known is None:
-            return None
         try:
-            return lowered_as_in(message.data, known.document)
+            return lowered_as_in(message.data, known.document if known else None)
         except InvalidDocument:
             return None
 
