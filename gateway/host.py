@@ -31,7 +31,7 @@ from gateway.metrics.ledger import Ledger
 from gateway.metrics.totals import Blocks, Samples, across
 from gateway.route_files import problems_of_backends
 from gateway.runtime.summed import route_status, worker_status
-from gateway.runtime.warnings import REFUSED, RouteWarning, route_warnings
+from gateway.runtime.warnings import REFUSED, RouteWarning, route_warnings, unready
 from gateway.settings import Settings, Token
 from routing.store import store_from_url
 from routing.table import Route
@@ -181,6 +181,7 @@ class Host:
         if not told:
             return  # nobody can say anything
         found = {model: self._warnings(model, list(told.values())) for model in models}
+        self.supervisor.note_unready({model: away for model, warnings in found.items() if (away := unready(warnings))})
         for notice in self._notices.look(found, time.monotonic()):
             plain = notice.as_json(self.replica_id)
             log.warning("a warning is over" if notice.is_over else "a warning", extra=plain)

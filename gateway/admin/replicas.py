@@ -22,11 +22,12 @@ POLL_GROWTH = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What one live replica said last: revisions by model."""
+    """What one live replica said last: revisions by model, and versions whose share stable answers there, with why."""
 
     name: str
     applied: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
+    unready: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def has_applied(self, model: str, revision: int) -> bool:
         """Whether it serves this revision or a later one."""
@@ -99,17 +100,25 @@ class Replicas:
         applied = [replica.name for replica in alive if replica.has_applied(model, revision)]
         refused = [replica.name for replica in alive if replica.has_refused(model, revision)]
         waiting = [replica.name for replica in alive if replica.name not in {*applied, *refused}]
-        return {"all": not waiting and not refused, "waiting_for": waiting, "refused_by": refused}
+        seen: dict[str, Any] = {"all": not waiting and not refused, "waiting_for": waiting, "refused_by": refused}
+        if unready := {replica.name: replica.unready[model] for replica in alive if model in replica.unready}:
+            seen["unready"] = unready
+        return seen
 
 
 def _replica(name: str, data: bytes) -> Replica:
     """What a replica said; one of another release that cannot be understood has applied nothing."""
     try:
         plain = orjson.loads(data)
-        return Replica(name, _revisions(plain["applied"]), _revisions(plain["refused"]))
+        unready = {str(model): _sentences(versions) for model, versions in plain.get("unready", {}).items()}
+        return Replica(name, _revisions(plain["applied"]), _revisions(plain["refused"]), unready)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Replica(name)
 
 
 def _revisions(plain: Any) -> Mapping[str, int]:
     return {str(model): int(revision) for model, revision in plain.items()}
+
+
+def _sentences(plain: Any) -> Mapping[str, str]:
+    return {str(version): str(why) for version, why in plain.items()}

@@ -95,4 +95,5 @@ def _of(replica: Replica, model: str) -> dict[str, Any]:
         "name": replica.name,
         "applied_revision": replica.applied.get(model),
         "refused_revision": replica.refused.get(model),
+        "unready": replica.unready.get(model, {}),
     }

@@ -207,6 +207,9 @@ def _show_applied(seen: Mapping[str, Any]) -> None:
     for key, words in (("waiting_for", "does not serve it yet"), ("refused_by", "refused it and serves the last good")):
         for name in seen[key]:
             say(f"warning: {name} {words}", "yellow")
+    for name, versions in seen.get("unready", {}).items():
+        for why in versions.values():
+            say(f"warning: {name}: {why}", "yellow")
     if "problem" in seen:
         say(f"warning: {seen['problem']}", "yellow")
 

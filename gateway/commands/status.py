@@ -126,6 +126,9 @@ def _show_gateway(found: Any) -> None:
     for item in others:
         for model, revision in item["refused"].items():
             say(f"warning: {model}: revision {revision} was refused by {item['name']}", "yellow")
+        for model, versions in item.get("unready", {}).items():
+            for why in versions.values():
+                say(f"warning: {model}: {item['name']}: {why}", "yellow")
         for route in found.get("routes") or ():
             behind, stored = item["applied"].get(route["model"], 0), route["revision"]
             if behind < stored and route["model"] not in item["refused"]:

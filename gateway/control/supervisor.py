@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -62,6 +62,7 @@ class Supervisor:
     Attributes:
         is_store_reachable: As far as the last call could tell.
         judge: Judges what all workers saw together.
+        unready: By model and version, why stable answers its share here.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Supervisor:
         self._is_read = asyncio.Event()
         self._has_served = False
         self.judge = Judge(self._lowered)
+        self.unready: Mapping[str, Mapping[str, str]] = {}
         self.is_store_reachable = False
         self.store_problem = ""
         self._presence = Presence(store, replica_id, self._served)
@@ -163,7 +165,13 @@ class Supervisor:
 
     def _served(self) -> dict[str, Any]:
         refused = {model: refusal.revision for model, refusal in self.refused.items()}
-        return {"applied": self._workers.applied(), "refused": refused}
+        return {"applied": self._workers.applied(), "refused": refused, "unready": self.unready}
+
+    def note_unready(self, unready: Mapping[str, Mapping[str, str]]) -> None:
+        """Versions that get no draws here, for the word in the store."""
+        if unready != self.unready:
+            self.unready = unready
+            self._presence.change()
 
     def samples(self) -> Samples:
         """What it has seen, for the metrics."""

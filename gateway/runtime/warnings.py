@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 IDLE_S = 300.0  # the setting's default
+SAID_CHARS = 200  # of a sentence that other gateways are told
 OFTEN_S = 60.0  # a guard that saw something in this time is not idle
 
 VARIANT_IDLE, SHADOW_IDLE, GUARD_IDLE, FUSE_ALONE = "variant_idle", "shadow_idle", "guard_idle", "fuse_alone"
@@ -60,6 +61,12 @@ def route_warnings(
         found += _of_shadow(same(facts, "shadows", shadow), idle_s, is_known_down=shadow["version"] in down)
     found += [RouteWarning(kind, version, sentence) for kind, version, sentence in newest["idle"]]
     return list({warning.key: warning for warning in found}.values())
+
+
+def unready(warnings: Iterable[RouteWarning]) -> dict[str, str]:
+    """By version, why stable answers its share; a sentence of at most ``SAID_CHARS``."""
+    kinds = (LOADING, UNREACHABLE, CONTRACT)
+    return {w.version: w.sentence[:SAID_CHARS] for w in warnings if w.kind in kinds and not w.about}
 
 
 def same(facts: Sequence[Facts], part: str, wanted: Facts) -> list[Facts]:
