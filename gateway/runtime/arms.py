@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gateway.backends.base import State
 from gateway.backends.registry import Slot
 from gateway.metrics.ledger import HOW, VERDICTS, Ledger, VersionRow
 from gateway.runtime.contracts import ContractCheck
@@ -12,6 +13,7 @@ from routing.analysis.objective import ERRORS, Objective, Trip
 from routing.analysis.outcome import Kind
 
 Header = tuple[bytes, bytes]
+_READY = State.READY  # a member of an enum is looked up by Python code each time
 MAX_ATTEMPTS = 2  # a version, and stable where that failed
 
 
@@ -282,8 +284,10 @@ class Arm:
     @property
     def takes_draws(self) -> bool:
         """Whether a draw may be answered here: ready, not lowered, and of stable's contract."""
+        if self.slot.backend.state is not _READY or self.evidence.lowered:
+            return False
         contract = self.contract
-        return self.slot.is_ready and not self.evidence.lowered and (contract is None or contract.passes())
+        return contract is None or contract.passes()
 
 
 def _named(version: str, role: str, revision: int | None, *, opaque: bool) -> tuple[Named, ...]:

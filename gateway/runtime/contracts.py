@@ -35,8 +35,8 @@ class ContractCheck:
     __slots__ = ("_accepted", "_its", "_may_pass", "_mine", "_stable", "_version", "breaks")
 
     def __init__(self, stable: Slot, version: Slot, accepted: Collection[str] = ()) -> None:
-        self._stable = stable
-        self._version = version
+        self._stable = stable.backend
+        self._version = version.backend
         self._accepted = frozenset(accepted)
         self._its: Signature | None = None
         self._mine: Signature | None = None
@@ -49,11 +49,11 @@ class ContractCheck:
         Where stable cannot say what it promises, because it has failed and was never there, there is nothing to compare
         with and nobody else to answer; the same holds for a version that is ready and describes nothing.
         """
-        mine, its = self._version.backend.signature, self._stable.backend.signature
+        mine, its = self._version.signature, self._stable.signature
         if mine is not self._mine or its is not self._its:
             self._check(mine, its)
         if its is None:
-            return self._stable.backend.state is not State.LOADING
+            return self._stable.state is not State.LOADING
         return self._may_pass
 
     def verdict(self) -> Verdict:

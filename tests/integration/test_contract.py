@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from gateway.cli import main
 from tests.faults import FaultBackend
 from tests.gateway_process import SECRET, GatewayProcess, corpus, eventually, storm
 
@@ -34,10 +36,14 @@ def healthy(server: FaultBackend) -> None:
     server.set("ok")
 
 
-def put(gateway: GatewayProcess, route: dict[str, Any], query: str = "", **condition: str) -> Any:
-    headers = {name.replace("_", "-"): value for name, value in condition.items()} or {"if-none-match": "*"}
+def put(gateway: GatewayProcess, route: dict[str, Any]) -> Any:
     with gateway.admin() as admin:
-        return admin.send("PUT", f"/admin/v1/routes/{route['model']}{query}", route, headers)
+        return admin.send("PUT", f"/admin/v1/routes/{route['model']}", route, {"if-none-match": "*"})
+
+
+def turnout(gateway: GatewayProcess, *arguments: str, route: Any) -> Result:
+    reach = {"TURNOUT_ADMIN_URL": f"http://127.0.0.1:{gateway.admin_port}", "TURNOUT_TOKEN": SECRET}
+    return CliRunner().invoke(main, ["routes", *arguments], input=json.dumps(route), env=reach)
 
 
 def routed(model: str, server: FaultBackend, weight: float, **parts: Any) -> dict[str, Any]:
@@ -78,9 +84,12 @@ def test_a_version_that_comes_up_breaking_the_contract_gets_no_traffic_until_tha
     assert differences >= {"/inputs/text", "/inputs/numeric", "/inputs/categorical", "/outputs/label/datatype"}
     lower = gateway.edit("sentiment", {"variants": routed("", server, 40)["variants"]})
     assert lower.status == 200, lower.body
-    etag = lower.headers["etag"]
-    accepted = put(gateway, routed("sentiment", server, 40), "?override=contract&reason=a+test", if_match=etag)
-    assert accepted.status == 200, accepted.body
+    more = routed("sentiment", server, 45)
+    told = turnout(gateway, "put", "-", route=more)
+    assert (told.exit_code, "/variants/1: version '2': input 'text' is not there" in told.output) == (1, True)
+    assert turnout(gateway, "put", "-", "--override-contract", route=more).exit_code == 2
+    accepted = turnout(gateway, "put", "-", "--override-contract", "--reason", "a test", route=more)
+    assert accepted.exit_code == 0, accepted.output
     eventually(lambda: gateway.arm("sentiment", "2")["contract"]["verdict"] == "accepted", what="the override")
     storm(gateway.data_port, lambda client, _: client.infer("sentiment", SENTIMENT), requests=60)
     assert server.counts()["requests"] > before
