@@ -266,6 +266,7 @@ def _show_preview(preview: Any) -> None:
 
 
 def _show_written(document: Any, before: int | None) -> None:
+    _show_warnings(document)
     route, revision = document["route"], document["revision"]
     if revision == before:
         say(f"{route['model']}: nothing to change, revision {revision} stays")
@@ -275,7 +276,6 @@ def _show_written(document: Any, before: int | None) -> None:
         say(f"{route['model']}: revision {revision}; {shares}{latched}")
     if "applied" in document:
         _show_applied(document["applied"])
-    _show_warnings(document)
 
 
 def _show_warnings(answered: Any) -> None:
