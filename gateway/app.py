@@ -22,6 +22,7 @@ from gateway.control.link import End
 from gateway.control.messages import Ask, Count, Counted, Down, Drain, Lowered, Ping, Pong, Serve, StoreAway, Told
 from gateway.control.sync import Sync
 from gateway.dataplane.admission import Gate, RequestIds
+from gateway.dataplane.budget import RetryBudgets, RetryLimits
 from gateway.dataplane.comparison import Comparison
 from gateway.dataplane.doorkeeper import Doorkeeper, data_bounds
 from gateway.dataplane.endpoints import DataPlane
@@ -85,26 +86,34 @@ class Worker:
         self.registry = Registry(self._make_backend)
         self.observer = Observer(self._breached, time.monotonic)
         self._ledger = Ledger(block)
+        self.gate, ids = Gate(settings.server.max_concurrency, settings.overload), RequestIds()
         self.mirror = Mirror(
-            Comparison(loop.call_soon_threadsafe), time.monotonic, loop.call_later, settings.mirror.max_queue_bytes
+            Comparison(loop.call_soon_threadsafe),
+            time.monotonic,
+            loop.call_later,
+            settings.mirror.max_queue_bytes,
+            self.gate,
         )
         self.mirror.counts = MirrorCounts(self._ledger)
         tally = Tally(self.runtime, self._ledger)
-        self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, time.monotonic)
+        limits = RetryLimits(**settings.retries.model_dump())
+        budgets = RetryBudgets(limits, lambda: self.runtime.current.routes)
+        self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, self.gate, budgets, time.monotonic)
         self._sweeper = Sweeper(
             self.pipeline,
             self.runtime,
             self.observer,
             self.mirror,
+            self.gate,
             loop,
             time.monotonic,
             settings.guards.unready_flip_s,
+            settings.overload.lag_ms / 1000,
         )
         self._repository = self._scan_repository()
         self.sync = Sync(
             self.runtime, self.registry, self._repository, end.send, self._ledger, opaque=settings.headers.opaque
         )
-        self.gate, ids = Gate(settings.server.max_concurrency), RequestIds()
         self.data_plane = DataPlane(
             settings,
             self.runtime,
