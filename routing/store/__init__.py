@@ -2,9 +2,10 @@
 
 from urllib.parse import parse_qsl, urlsplit
 
-from routing.store.base import Change, Record, Store
+from routing.store.base import Change, Record, Store, Word
 from routing.store.history import GENESIS_SHA256, UNREADABLE, HistoryEntry, chain, verify
 from routing.store.memory import MemoryStore
+from routing.store.pool import Entry, Flush, Judged, Lease, LeaseLost, Pool, Sums
 from routing.store.redis import RedisStore
 from routing.store.sqlite import SqliteStore
 from routing.store.write import Draft, write
@@ -14,12 +15,20 @@ __all__ = [
     "UNREADABLE",
     "Change",
     "Draft",
+    "Entry",
+    "Flush",
     "HistoryEntry",
+    "Judged",
+    "Lease",
+    "LeaseLost",
     "MemoryStore",
+    "Pool",
     "Record",
     "RedisStore",
     "SqliteStore",
     "Store",
+    "Sums",
+    "Word",
     "chain",
     "store_from_url",
     "verify",
