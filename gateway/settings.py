@@ -141,10 +141,14 @@ class Store(Section):
     Attributes:
         url: ``memory:``, ``sqlite:///PATH`` or ``redis://…``; by default SQLite inside ``state_dir``.
         check_s: How often the whole table is compared with the store, beside the watch.
+        stale_after_s: How long the store may be away until readiness, status and metrics say so.
+        timeout_s: Time of one command of a Redis store.
     """
 
     url: str | None = None
     check_s: float = Field(default=60, gt=0, le=3600)
+    stale_after_s: float = Field(default=10, gt=0, le=3600)
+    timeout_s: float = Field(default=1, gt=0, le=60)
 
 
 class Directory(Section):

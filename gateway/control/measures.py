@@ -10,6 +10,7 @@ from gateway.metrics.families import (
     APPLY_LAG,
     FLIPS,
     REFUSED_DOCUMENTS,
+    STALE,
     STORE_LOSSES,
     STORE_REACHABLE,
     UNSENT_LOWERS,
@@ -71,12 +72,13 @@ class Measures:
         now_s = self._clock()
         return max((now_s - since_s for _, since_s in self._waiting.values()), default=self._last_lag_s)
 
-    def samples(self, *, is_reachable: bool, refused: int, unsent: int) -> Samples:
+    def samples(self, *, is_reachable: bool, is_stale: bool, refused: int, unsent: int) -> Samples:
         """As of now."""
         return {
             FLIPS.name: dict(self.flips),
             APPLY_LAG.name: {(): self.apply_lag_s},
             STORE_REACHABLE.name: {(): int(is_reachable)},
+            STALE.name: {(): int(is_stale)},
             STORE_LOSSES.name: {(): self.store_losses},
             REFUSED_DOCUMENTS.name: {(): refused},
             UNSENT_LOWERS.name: {(): unsent},

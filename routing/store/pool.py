@@ -102,5 +102,8 @@ class Pool(Protocol):
     async def judged(self) -> Judged:
         """What was kept last, whoever held the lease."""
 
+    async def states(self, models: Sequence[str]) -> Mapping[str, bytes]:
+        """The same of some models."""
+
     async def totals(self, places: Sequence[str]) -> Sequence[Mapping[str, float]]:
         """Sums of all gateways, by name, for each place."""

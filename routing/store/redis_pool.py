@@ -64,6 +64,11 @@ class RedisPool:
         position, flat = await self._eval(scripts.JUDGED_SO_FAR, [scripts.LEASE, scripts.JUDGED])
         return Judged(position.decode(), {m.decode(): s for m, s in zip(flat[::2], flat[1::2], strict=True)})
 
+    async def states(self, models: Sequence[str]) -> Mapping[str, bytes]:
+        """See Pool."""
+        found = await self._command("HMGET", scripts.JUDGED, *models) if models else []
+        return {model: state for model, state in zip(models, found, strict=True) if state}
+
     async def totals(self, places: Sequence[str]) -> Sequence[Mapping[str, float]]:
         """See Pool."""
         found: list[Mapping[str, float]] = []
