@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Hashable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -246,6 +247,17 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The store's URL; embedded SQLite when none is given."""
         return self.store.url or f"sqlite:///{self.state_dir / 'turnout.db'}"
+
+    @property
+    def hash_seed(self) -> int | None:
+        """Seed of the hashes of sticky keys that gateways on one store share; ``None``: any will do.
+
+        Made of the tokens, which gateways on one store have in common and clients cannot know.
+        """
+        if self.is_embedded:
+            return None
+        known = "".join(sorted(token.sha256 for token in self.admin.tokens))
+        return int.from_bytes(blake2b(b"turnout keys" + known.encode(), digest_size=4).digest(), "big")
 
     @property
     def is_embedded(self) -> bool:

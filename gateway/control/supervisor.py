@@ -95,6 +95,7 @@ class Supervisor:
         self.is_store_reachable = False
         self.store_problem = ""
         self._presence = Presence(store, replica_id, self._served)
+        self._presence.on_heard = lambda said, at_s: self._measures.heard(said["applied"], at_s)
         workers.on_up = self._hear
         workers.on_join = lambda member: self._spawn(self._greet(member))
         workers.on_change = self._presence.change
@@ -295,6 +296,8 @@ class Supervisor:
                     wait_s = RETRY_FIRST_S
                     async for change in changes:
                         position = change.position
+                        if change.at_s is not None:
+                            self._measures.written(change.model, change.revision, change.at_s)
                         if self._known(change.model) != change.revision:
                             await self._fetch(change.model)
             except PositionLost:

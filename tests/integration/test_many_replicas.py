@@ -188,3 +188,36 @@ def test_one_that_was_stopped_loses_the_lease_and_does_not_judge_when_it_goes_on
         judge.signal(signal.SIGCONT)
     eventually(lambda: metric(judge, "turnout_judges") == 0, 5, "the first one knowing")
     assert len(fleet.judges()) == 1
+
+
+def test_one_customer_that_fails_on_every_gateway_is_two_hits_and_no_more(fleet: Fleet) -> None:
+    customer = fleet.customers(1)
+    fleet.canary.set("error_500")
+    for gateway in fleet.gateways:
+        assert fleet.ask(gateway, customer * HITS_EACH) == [200] * HITS_EACH
+    time.sleep(0.6)
+    known = fleet.gateways[1].arm("credit", "2")["over_gateways"]
+    assert known["evidence"]["errors"]["charged"] == 2
+    assert len(known["sources"]) == REPLICAS
+    assert fleet.gateways[0].document("credit")["revision"] == 1
+
+
+def test_status_says_who_serves_what_and_who_fell_silent(fleet: Fleet) -> None:
+    first, second, third = fleet.gateways
+    eventually(lambda: states(first) == ["serves"] * REPLICAS, 5, "all of them serving")
+    name = second.overview()["replica"]
+    second.signal(signal.SIGSTOP)
+    try:
+        assert first.edit("credit", {"enforce": False}).status == 200
+        eventually(lambda: sorted(states(third)) == ["behind", "serves", "serves"], 5, "one that is behind")
+        (late,) = [one for one in third.status("credit")["replicas"] if one["state"] == "behind"]
+        assert (late["name"], late["applied_revision"]) == (name, 1)
+    finally:
+        second.signal(signal.SIGCONT)
+    eventually(lambda: states(third) == ["serves"] * REPLICAS, 5, "all of them again")
+    assert metric(second, "turnout_convergence_seconds_count") == 1
+    assert metric(first, "turnout_convergence_seconds_sum") < 1
+
+
+def states(gateway: GatewayProcess) -> list[str]:
+    return [replica["state"] for replica in gateway.status("credit")["replicas"]]
