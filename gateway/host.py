@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from gateway.metrics.families import CONNECTIONS, INFLIGHT, LOGINS_REFUSED, LOOP
 from gateway.metrics.ledger import Ledger
 from gateway.metrics.totals import Blocks, Samples, across
 from gateway.route_files import problems_of_backends
-from gateway.runtime.summed import route_status, worker_status
+from gateway.runtime.summed import Totals, route_status, worker_status
 from gateway.settings import Settings, Token
+from routing.errors import StoreUnavailable
 from routing.store import store_from_url
 from routing.table import Route
 
+Shared = tuple[Totals | None, Mapping[str, Mapping[str, Any]], str]
 STATES = ("serving", "starting", "silent")
 
 
@@ -64,7 +66,7 @@ class Host:
         self.blocks = Blocks([reader])
         self.door = front_door(Doorkeeper(admin_bounds(settings.server), Ledger(block).bound_hit))
         try:
-            self.store = store_from_url(settings.store_url)
+            self.store = store_from_url(settings.store_url, timeout_s=settings.store.timeout_s)
         except ValueError as error:
             raise CannotStart(f"store.url: {error}") from None
         self.replica_id = make_replica_id()
@@ -77,6 +79,8 @@ class Host:
             time.time,
             check_s=settings.store.check_s,
             replica_id=self.replica_id,
+            workers_expected=settings.server.workers,
+            stale_after_s=settings.store.stale_after_s,
         )
         self._refusals = RefusedLogins(settings.state_dir, time.time, time.monotonic)
         self.token_file: Path | None = None
@@ -124,17 +128,41 @@ class Host:
         """Live status of routes on this replica; without those that all workers know nothing of."""
         told = await self.workers.ask("routes", models)
         silent = missing(self.workers.members, told)
+        totals, joint, problem = await self._shared(models, told.values())
         found: dict[str, Mapping[str, Any]] = {}
         for model in models:
             facts = {number: routes[model] for number, routes in told.items() if model in routes}
             if facts:
-                found[model] = self._route(model, facts, silent)
+                found[model] = self._route(model, facts, silent, totals, joint.get(model, {}))
+                if problem:
+                    found[model]["warnings"].append(f"counts are those of this gateway alone: {problem}")
             elif silent:
                 found[model] = {"applied_revision": None, "warnings": _unheard(silent)}
         return found
 
-    def _route(self, model: str, facts: Mapping[int, Mapping[str, Any]], silent: Sequence[int]) -> dict[str, Any]:
-        plain = route_status(list(facts.values()), self.supervisor.judge.status(model))
+    async def _shared(self, models: Sequence[str], told: Iterable[Mapping[str, Any]]) -> Shared:
+        """Totals of all gateways by place, what their judge says by model, and why these are missing."""
+        sharing = self.supervisor.sharing
+        places = {
+            part["place"]
+            for routes in told
+            for route in routes.values()
+            for part in (*route["variants"], *route["shadows"])
+        }
+        try:
+            return await sharing.totals(sorted(places)), await sharing.judged(models), ""
+        except StoreUnavailable as error:
+            return None, {}, str(error)
+
+    def _route(
+        self,
+        model: str,
+        facts: Mapping[int, Mapping[str, Any]],
+        silent: Sequence[int],
+        totals: Totals | None,
+        joint: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        plain = route_status(list(facts.values()), self.supervisor.judge.status(model), totals, joint)
         plain["workers"] = [{"worker": number, **worker_status(one)} for number, one in facts.items()]
         warnings = plain["warnings"]
         if (refusal := self.supervisor.refused.get(model)) is not None:

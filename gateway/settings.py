@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Hashable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,10 +142,14 @@ class Store(Section):
     Attributes:
         url: ``memory:``, ``sqlite:///PATH`` or ``redis://…``; by default SQLite inside ``state_dir``.
         check_s: How often the whole table is compared with the store, beside the watch.
+        stale_after_s: How long the store may be away until readiness, status and metrics say so.
+        timeout_s: Time of one command of a Redis store.
     """
 
     url: str | None = None
     check_s: float = Field(default=60, gt=0, le=3600)
+    stale_after_s: float = Field(default=10, gt=0, le=3600)
+    timeout_s: float = Field(default=1, gt=0, le=60)
 
 
 class Directory(Section):
@@ -287,6 +292,17 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The store's URL; embedded SQLite when none is given."""
         return self.store.url or f"sqlite:///{self.state_dir / 'turnout.db'}"
+
+    @property
+    def hash_seed(self) -> int | None:
+        """Seed of the hashes of sticky keys that gateways on one store share; ``None``: any will do.
+
+        Made of the tokens, which gateways on one store have in common and clients cannot know.
+        """
+        if self.is_embedded:
+            return None
+        known = "".join(sorted(token.sha256 for token in self.admin.tokens))
+        return int.from_bytes(blake2b(b"turnout keys" + known.encode(), digest_size=4).digest(), "big")
 
     @property
     def is_embedded(self) -> bool:

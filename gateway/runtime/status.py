@@ -6,6 +6,7 @@ from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.idle import idle_warnings
 from gateway.runtime.shadows import CompiledShadow
+from gateway.runtime.totals import arm_counts, arm_place, shadow_counts, shadow_place
 
 
 def route_facts(route: CompiledRoute, now_s: float) -> dict[str, Any]:
@@ -14,7 +15,7 @@ def route_facts(route: CompiledRoute, now_s: float) -> dict[str, Any]:
         "model": route.model,
         "revision": route.document.revision,
         "variants": [_arm(arm, now_s) for arm in route.by_version.values()],
-        "shadows": [_shadow(shadow, now_s) for shadow in route.shadows],
+        "shadows": [_shadow(route.model, shadow, now_s) for shadow in route.shadows],
         "idle": list(idle_warnings(route.document)),
     }
 
@@ -31,8 +32,8 @@ def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
         "reason": backend.reason,
         "note": getattr(backend, "note", ""),
         "is_ready": arm.slot.is_ready,
-        "counters": evidence.counters.as_json(),
-        "cells": evidence.histogram.as_counts(),
+        "place": arm_place(arm),
+        **arm_counts(evidence),
         "idle_s": None if last_s is None else now_s - last_s,
         "lowered": evidence.lowered,
         "alarm": evidence.alarm,
@@ -47,7 +48,7 @@ def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
     return plain
 
 
-def _shadow(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
+def _shadow(model: str, shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
     evidence, backend = shadow.evidence, shadow.slot.backend
     return {
         "version": shadow.version,
@@ -55,14 +56,7 @@ def _shadow(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
         "epoch": evidence.epoch,
         "state": backend.state.value,
         "reason": backend.reason,
-        "offered": evidence.offered,
-        "waiting": evidence.waiting,
-        "sent": evidence.sent,
-        "in_flight": evidence.in_flight,
-        "not_sent": dict(evidence.not_sent),
-        "results": dict(evidence.results),
-        "not_paired": evidence.not_paired,
-        "not_compared": evidence.not_compared,
-        "pairs": evidence.pairs.as_counts(),
+        "place": shadow_place(model, shadow),
+        **shadow_counts(evidence),
         "idle_s": None if evidence.last_sent_s is None else now_s - evidence.last_sent_s,
     }
