@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,17 @@ from gateway.metrics.families import CONNECTIONS, INFLIGHT, LOGINS_REFUSED, LOOP
 from gateway.metrics.ledger import Ledger
 from gateway.metrics.totals import Blocks, Samples, across
 from gateway.route_files import problems_of_backends
-from gateway.runtime.summed import route_status, worker_status
+from gateway.runtime.summed import Totals, route_status, worker_status
 from gateway.runtime.warnings import REFUSED, RouteWarning, route_warnings, unready
 from gateway.settings import Settings, Token
+from routing.errors import StoreUnavailable
 from routing.store import store_from_url
 from routing.table import Route
 
 log = logging.getLogger("turnout.warnings")
 
 LOOK_S = 3.0  # between two looks for warnings
+Shared = tuple[Totals | None, Mapping[str, Mapping[str, Any]], str]
 STATES = ("serving", "starting", "silent")
 
 
@@ -73,7 +76,7 @@ class Host:
         self.blocks = Blocks([reader])
         self.door = front_door(Doorkeeper(admin_bounds(settings.server), Ledger(block).bound_hit))
         try:
-            self.store = store_from_url(settings.store_url)
+            self.store = store_from_url(settings.store_url, timeout_s=settings.store.timeout_s)
         except ValueError as error:
             raise CannotStart(f"store.url: {error}") from None
         self.replica_id = make_replica_id()
@@ -86,6 +89,8 @@ class Host:
             time.time,
             check_s=settings.store.check_s,
             replica_id=self.replica_id,
+            workers_expected=settings.server.workers,
+            stale_after_s=settings.store.stale_after_s,
         )
         self.feed = Feed(self.store)
         self._notices = Notices()
@@ -141,20 +146,44 @@ class Host:
         """Live status of routes on this replica; without those that all workers know nothing of."""
         told = await self.workers.ask("routes", models)
         silent = missing(self.workers.members, told)
+        totals, joint, problem = await self._shared(models, told.values())
         found: dict[str, Mapping[str, Any]] = {}
         for model in models:
             facts = {number: routes[model] for number, routes in told.items() if model in routes}
             if facts:
-                found[model] = self._route(model, facts, silent)
+                found[model] = self._route(model, facts, silent, totals, joint.get(model, {}))
+                if problem:
+                    found[model]["warnings"].append(f"counts are those of this gateway alone: {problem}")
             elif (refusal := self.supervisor.refused.get(model)) is not None:
                 found[model] = {"applied_revision": None, "warnings": [_refused(refusal).sentence, *_unheard(silent)]}
             elif silent:
                 found[model] = {"applied_revision": None, "warnings": _unheard(silent)}
         return found
 
-    def _route(self, model: str, facts: Mapping[int, Mapping[str, Any]], silent: Sequence[int]) -> dict[str, Any]:
+    async def _shared(self, models: Sequence[str], told: Iterable[Mapping[str, Any]]) -> Shared:
+        """Totals of all gateways by place, what their judge says by model, and why these are missing."""
+        sharing = self.supervisor.sharing
+        places = {
+            part["place"]
+            for routes in told
+            for route in routes.values()
+            for part in (*route["variants"], *route["shadows"])
+        }
+        try:
+            return await sharing.totals(sorted(places)), await sharing.judged(models), ""
+        except StoreUnavailable as error:
+            return None, {}, str(error)
+
+    def _route(
+        self,
+        model: str,
+        facts: Mapping[int, Mapping[str, Any]],
+        silent: Sequence[int],
+        totals: Totals | None,
+        joint: Mapping[str, Any],
+    ) -> dict[str, Any]:
         told, merged = list(facts.values()), self.supervisor.judge.status(model)
-        plain = route_status(told, merged, idle_s=self._settings.guards.idle_s)
+        plain = route_status(told, merged, totals, joint, idle_s=self._settings.guards.idle_s)
         plain["workers"] = [{"worker": number, **worker_status(one)} for number, one in facts.items()]
         warnings = plain["warnings"]
         if (refusal := self.supervisor.refused.get(model)) is not None:
@@ -180,17 +209,20 @@ class Host:
         told = await self.workers.ask("signs", models)
         if not told:
             return  # nobody can say anything
-        found = {model: self._warnings(model, list(told.values())) for model in models}
+        joint: Mapping[str, Mapping[str, Any]] = {}
+        with suppress(StoreUnavailable):  # then this gateway speaks for itself
+            joint = await self.supervisor.sharing.judged(models)
+        found = {model: self._warnings(model, list(told.values()), joint.get(model, {})) for model in models}
         self.supervisor.note_unready({model: away for model, warnings in found.items() if (away := unready(warnings))})
         for notice in self._notices.look(found, time.monotonic()):
             plain = notice.as_json(self.replica_id)
             log.warning("a warning is over" if notice.is_over else "a warning", extra=plain)
             self.feed.tell(notice.event, plain)
 
-    def _warnings(self, model: str, told: Sequence[Mapping[str, Any]]) -> list[RouteWarning]:
+    def _warnings(self, model: str, told: Sequence[Mapping[str, Any]], joint: Mapping[str, Any]) -> list[RouteWarning]:
         facts = [routes[model] for routes in told if model in routes]
         merged, idle_s = self.supervisor.judge.status(model), self._settings.guards.idle_s
-        found = route_warnings(facts, merged, idle_s=idle_s) if facts else []
+        found = route_warnings(facts, merged, joint, idle_s=idle_s) if facts else []
         if (refusal := self.supervisor.refused.get(model)) is not None:
             found.append(_refused(refusal))
         return found

@@ -130,6 +130,31 @@ WARNINGS = Family(
 UNSENT_LOWERS = Family("turnout_unsent_lowers", "gauge", (), "Flips of guards that the store does not hold yet.")
 STORE_REACHABLE = Family("turnout_store_reachable", "gauge", (), "1 while the store answers.")
 STORE_LOSSES = Family("turnout_store_losses_total", "counter", (), "How often the store went away.")
+STALE = Family(
+    "turnout_store_stale",
+    "gauge",
+    (),
+    "1 while the store has been away for longer than store.stale_after_s: the table that serves may be old.",
+)
+CONVERGENCE = Family(
+    "turnout_convergence_seconds",
+    "histogram",
+    (),
+    "From the write of a change to the word of this gateway that it serves it, both by the store's clock.",
+)
+FLUSHES = Family(
+    "turnout_flushes_total",
+    "counter",
+    ("result",),
+    "News of guards and counts for the store: taken, or repeated because nobody knew whether they were.",
+)
+NEWS_DROPPED = Family(
+    "turnout_news_dropped_total",
+    "counter",
+    (),
+    "News of versions that found no room while the store was away: totals and the judge miss them.",
+)
+JUDGES = Family("turnout_judges", "gauge", (), "1 while this gateway judges what all on the store have seen.")
 LOGINS_REFUSED = Family("turnout_logins_refused_total", "counter", ("why",), "Log-ins that were refused.")
 SERIES_REFUSED = Family(
     "turnout_series_refused_total",
@@ -180,6 +205,11 @@ FAMILIES = {
         BOUND_HITS,
         STORE_REACHABLE,
         STORE_LOSSES,
+        STALE,
+        CONVERGENCE,
+        FLUSHES,
+        NEWS_DROPPED,
+        JUDGES,
         LOGINS_REFUSED,
         SERIES_REFUSED,
         WORKERS,

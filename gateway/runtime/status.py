@@ -6,6 +6,7 @@ from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.idle import idle_warnings
 from gateway.runtime.shadows import CompiledShadow
+from gateway.runtime.totals import arm_counts, arm_place, shadow_counts, shadow_place
 
 
 def route_facts(route: CompiledRoute, now_s: float) -> dict[str, Any]:
@@ -13,7 +14,7 @@ def route_facts(route: CompiledRoute, now_s: float) -> dict[str, Any]:
     return {
         **_of_route(route),
         "variants": [_arm(arm, now_s) for arm in route.by_version.values()],
-        "shadows": [_shadow(shadow, now_s) for shadow in route.shadows],
+        "shadows": [_shadow(route.model, shadow, now_s) for shadow in route.shadows],
     }
 
 
@@ -62,8 +63,8 @@ def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
     evidence = arm.evidence
     plain = {
         **_signs(arm, now_s),
-        "counters": evidence.counters.as_json(),
-        "cells": evidence.histogram.as_counts(),
+        "place": arm_place(arm),
+        **arm_counts(evidence),
         "would_have_flipped": evidence.would_have_flipped,
     }
     if arm.is_stable:
@@ -88,15 +89,9 @@ def _shadow_signs(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
     }
 
 
-def _shadow(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
-    evidence = shadow.evidence
+def _shadow(model: str, shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
     return {
         **_shadow_signs(shadow, now_s),
-        "offered": evidence.offered,
-        "waiting": evidence.waiting,
-        "in_flight": evidence.in_flight,
-        "results": dict(evidence.results),
-        "not_paired": evidence.not_paired,
-        "not_compared": evidence.not_compared,
-        "pairs": evidence.pairs.as_counts(),
+        "place": shadow_place(model, shadow),
+        **shadow_counts(shadow.evidence),
     }

@@ -17,6 +17,7 @@ KINDS = (
 )
 
 Facts = Mapping[str, Any]
+NOBODY: Mapping[str, Facts] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +43,25 @@ class RouteWarning:
 
 
 def route_warnings(
-    facts: Sequence[Facts], merged: Mapping[str, Facts], *, idle_s: float = IDLE_S
+    facts: Sequence[Facts],
+    merged: Mapping[str, Facts],
+    joint: Mapping[str, Facts] = NOBODY,
+    *,
+    idle_s: float = IDLE_S,
 ) -> list[RouteWarning]:
     """Of one route over all workers; nothing is said twice.
 
     Args:
         facts: What each worker says, at least one.
         merged: By version, what the detector over all workers says.
+        joint: By version, what the judge over all gateways says.
         idle_s: What is configured and has seen nothing for so long is idle.
     """
     newest = max(facts, key=lambda one: int(one["revision"]))  # an edit may be on its way to the others
     found: list[RouteWarning] = []
     for arm in newest["variants"]:
         arms = same(facts, "variants", arm)
-        found += _of_version(arms, merged.get(arm["version"], {}), idle_s)
+        found += _of_version(arms, [of.get(arm["version"], {}) for of in (merged, joint)], idle_s)
     down = {warning.version for warning in found if warning.kind in (LOADING, UNREACHABLE) and not warning.about}
     for shadow in newest["shadows"]:
         found += _of_shadow(same(facts, "shadows", shadow), idle_s, is_known_down=shadow["version"] in down)
@@ -80,10 +86,11 @@ def same(facts: Sequence[Facts], part: str, wanted: Facts) -> list[Facts]:
     return [wanted, *found]
 
 
-def _of_version(arms: Sequence[Facts], merged: Facts, idle_s: float) -> Iterator[RouteWarning]:
+def _of_version(arms: Sequence[Facts], judged: Sequence[Facts], idle_s: float) -> Iterator[RouteWarning]:
     version, unready = arms[0]["version"], [arm for arm in arms if not arm["is_ready"]]
     lowered = any(arm["lowered"] for arm in arms)
-    alarm = next((item["alarm"] for item in [*arms, merged] if item.get("alarm")), "")
+    current = [item for item in judged if item.get("epoch", arms[0]["epoch"]) == arms[0]["epoch"]]
+    alarm = next((item["alarm"] for item in [*arms, *current] if item.get("alarm")), "")
     broken = next((arm["contract"] for arm in arms if _verdict(arm) == "broken"), None)
     if unready:
         yield _not_ready(version, unready)

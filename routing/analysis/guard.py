@@ -1,7 +1,7 @@
 """The guard of the data path: one detector for each canary version and epoch, stepped on every outcome."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from routing.analysis.ecusum import C_DEFAULT, fuse_length
 from routing.analysis.objective import FUSE, Objective, Trip
@@ -32,6 +32,15 @@ class KeyCap:
         if len(self._charges) > KEYS_MAX:
             self._charges.popitem(last=False)
         return charges >= CHARGES_PER_KEY
+
+    def as_state(self, keys: int) -> list[list[int]]:
+        """The ``keys`` that were charged last, with their charges, as plain data."""
+        newest = list(self._charges.items())[-keys:]
+        return [[key, charges] for key, charges in newest]
+
+    def restore(self, state: Iterable[Sequence[int]]) -> None:
+        """Go on from what ``as_state`` gave."""
+        self._charges = OrderedDict((int(key), int(charges)) for key, charges in state)
 
 
 class _Watch:
