@@ -14,6 +14,7 @@ from tests.contracts.newer import unmarked, write_newer
 from tests.contracts.test_mixed_lives import latched, same, shifted
 from tests.faults import FaultBackend
 from tests.gateway_process import DEMO, GatewayProcess, corpus, eventually, storm
+from tests.integration.test_contract import measured
 from tests.redis_server import RedisServer
 
 BODY = corpus("credit")[0]["request"]
@@ -103,6 +104,8 @@ def test_a_newer_release_beside_this_one(tmp_path: Path, url: str) -> None:
             told = newer(url, shifted, SCHEMA + 1)
             eventually(lambda: revision(replica) == told, what="the newer schema followed")
             assert 25 < answered(replica)["2"] < 75
+            (warning,) = [said for said in replica.status("credit")["warnings"] if "refused" in said]
+            assert f"revision {told} was refused: /schema" in warning
             told = newer(url, latched, SCHEMA + 1)
             eventually(lambda: revision(replica) == told, what="the latch followed")
             assert answered(replica) == {"1": 100}
@@ -110,6 +113,7 @@ def test_a_newer_release_beside_this_one(tmp_path: Path, url: str) -> None:
                 refused = admin.send("PATCH", "/admin/v1/routes/credit", {}, {"if-match": f'"{told}"'})
             assert (refused.status, refused.json()["code"]) == (409, "newer_schema")
             assert unmarked(stored(url)) == []
+            eventually(lambda: measured(replica, "credit").get(("refused", "")) == 1, what="the warning in the metrics")
             assert replica.stop() == 0
             replica.start()  # an older replica that starts in the middle of the upgrade
             assert answered(replica) == {"1": 100}
