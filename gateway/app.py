@@ -14,10 +14,11 @@ from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.backends.base import Backend, State
+from gateway.backends.health import HealthRules
 from gateway.backends.http import HttpBackend
-from gateway.backends.instance import Bounds
 from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
+from gateway.backends.transport import Bounds
 from gateway.control.link import End
 from gateway.control.messages import Ask, Down, Drain, Lowered, Ping, Pong, Serve, StoreAway, Told
 from gateway.control.sync import Sync
@@ -286,7 +287,13 @@ class Worker:
             public_model=key.model,
             public_version=key.version,
             holds_to_version=isinstance(spec, TritonSpec),
-            bounds=Bounds(max_connections=bounds.max_connections, max_waiting=bounds.max_waiting),
+            bounds=Bounds(
+                max_connections=bounds.max_connections,
+                max_waiting=bounds.max_waiting,
+                check_s=bounds.check_s,
+                health=HealthRules(bounds.eject_after, bounds.eject_s, bounds.slow_start_s, bounds.max_ejected),
+            ),
+            on_ejected=lambda: self._ledger.ejection(key.model, key.version),
         )
 
     def _scan_repository(self) -> dict[tuple[str, str], Arm]:

@@ -184,11 +184,21 @@ class Backends(Section):
         allow_hosts: Hosts that routes may name, ``*`` for any; loopback by default.
         max_connections: Connections to one instance of a version.
         max_waiting: Requests that wait for one of them.
+        check_s: Pause between two looks at an instance that is ready.
+        eject_after: Failures in a row after which one of several instances is not asked for a while; 0: never.
+        eject_s: How long, at first; twice as long each time that it fails again on its way back.
+        slow_start_s: How long the share of an instance grows that has come back.
+        max_ejected: Share of a version's instances that may be out; one is always left.
     """
 
     allow_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
     max_connections: int = Field(default=64, ge=1)
     max_waiting: int = Field(default=256, ge=0)
+    check_s: float = Field(default=5, gt=0, le=3600)
+    eject_after: int = Field(default=5, ge=0)
+    eject_s: float = Field(default=5, gt=0, le=3600)
+    slow_start_s: float = Field(default=10, ge=0, le=3600)
+    max_ejected: float = Field(default=0.5, ge=0, le=1)
 
 
 class Mirror(Section):

@@ -48,6 +48,7 @@ log = logging.getLogger("turnout.supervisor")
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
 STALE_AFTER_S = 10.0
+SAVE_AFTER_S = 0.02  # the disk copy waits so long for more changes, and stays out of the way of this one
 STOP_S = 3.0  # an end must not wait for a store that hangs
 
 
@@ -89,7 +90,7 @@ class Supervisor:
         self._check_s = check_s
         self._table = Table()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_open = False
+        self._is_open = self._is_unsaved = self._is_saving = False
         self._reading = asyncio.Lock()
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
@@ -158,6 +159,10 @@ class Supervisor:
             _, late = await asyncio.wait(self._tasks, timeout=STOP_S)
             if late:
                 log.error("tasks of the supervisor did not end in time", extra={"tasks": len(late)})
+        if self._is_unsaved:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await self._save()
         if self.is_store_reachable:
             await self._leave()
         await self._store.close()
@@ -393,7 +398,7 @@ class Supervisor:
         record = await self._store.load(model)
         if record is not None:
             self._changed(record)
-            await self._save()
+            self._save_soon()
 
     def _changed(self, record: Record) -> None:
         """The store holds this record: serve it, unless a newer one came first."""
@@ -405,14 +410,30 @@ class Supervisor:
 
     def _push(self, model: str, revision: int, data: bytes) -> None:
         self._table.documents[model] = (revision, data)
+        self._workers.down(StoredDocument(model, revision, data))  # first: everything else may wait
         self._measures.seen(model, revision, data)
         self.judge.follow(model, data)
         self.sharing.follow(model, data)
-        self._workers.down(StoredDocument(model, revision, data))
 
     def _known(self, model: str) -> int:
         held = self._table.documents.get(model)
         return held[0] if held else 0
+
+    def _save_soon(self) -> None:
+        """Bring the disk copy up to date beside the watch; changes that come meanwhile go with the next."""
+        self._is_unsaved = True
+        if not self._is_saving:
+            self._is_saving = True
+            self._spawn(self._save_changes())
+
+    async def _save_changes(self) -> None:
+        try:
+            while self._is_unsaved:
+                await asyncio.sleep(SAVE_AFTER_S)
+                self._is_unsaved = False
+                await self._save()
+        finally:
+            self._is_saving = False
 
     async def _save(self) -> None:
         try:

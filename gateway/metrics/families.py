@@ -108,6 +108,19 @@ LOWERED = Family(
     "max",
 )
 READY = Family("turnout_version_ready", "gauge", ("model", "version"), "1 while the version can answer.", "min")
+EJECTIONS = Family(
+    "turnout_ejections_total",
+    "counter",
+    ("model", "version"),
+    "Instances of a remote version that were not asked for a while because they failed too often.",
+)
+INSTANCES = Family(
+    "turnout_instances",
+    "gauge",
+    ("model", "version", "state"),
+    "Instances of a remote version by state, as the worker that has most of them in it sees it.",
+    "max",
+)
 FLIPS = Family(
     "turnout_flips_total",
     "counter",
@@ -203,6 +216,8 @@ FAMILIES = {
         LOOP_LAG,
         CONNECTIONS,
         BOUND_HITS,
+        EJECTIONS,
+        INSTANCES,
         STORE_REACHABLE,
         STORE_LOSSES,
         STALE,

@@ -9,7 +9,7 @@ from routing.analysis.histogram import CELLS, Histogram
 
 QUANTILES = (0.5, 0.9, 0.99)
 VERDICTS_WORST_FIRST = ("broken", "unchecked", "accepted", "kept")
-WORST_FIRST = ("failed", "closed", "loading", "ready")
+WORST_FIRST = ("failed", "ejected", "closed", "loading", "ready")
 COPIES = ("offered", "waiting", "sent", "in_flight", "not_sent", "results", "not_paired", "not_compared")
 NO_MERGED: Mapping[str, Any] = {}
 
