@@ -19,6 +19,7 @@ from gateway.backends.http import HttpBackend
 from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.backends.transport import Bounds
+from gateway.control.keeper import places_of
 from gateway.control.link import End
 from gateway.control.messages import Ask, Down, Drain, Lowered, Ping, Pong, Serve, StoreAway, Told
 from gateway.control.sync import Sync
@@ -216,6 +217,9 @@ class Worker:
                 return await self._routes(models, route_signs)
             case "signatures":
                 return {model: self.registry.signatures(model) for model in models}
+            case "places":
+                keys = [slot.key for slot in self.registry.slots()]
+                return {"places": [list(place) for key in keys for place in places_of(key.model, key.spec)]}
             case "facts":
                 samples = await self.facts()
                 return {name: [[labels, value] for labels, value in held.items()] for name, held in samples.items()}

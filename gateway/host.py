@@ -17,6 +17,7 @@ from gateway.admin.feed import Feed
 from gateway.admin.refusals import RefusedLogins
 from gateway.admin.scrape import scrape_app
 from gateway.control.disk_copy import DiskCopy
+from gateway.control.keeper import Keeper
 from gateway.control.messages import Refused
 from gateway.control.notices import Notices
 from gateway.control.presence import make_replica_id
@@ -92,6 +93,14 @@ class Host:
             workers_expected=settings.server.workers,
             stale_after_s=settings.store.stale_after_s,
         )
+        self.keeper = Keeper(
+            self.workers,
+            lambda: self.supervisor.judge.routes,
+            lambda: self.supervisor.stored,
+            time.monotonic,
+            settings.backends.unload_after_s,
+        )
+        self._keeping: asyncio.Task[None] | None = None
         self.feed = Feed(self.store)
         self._notices = Notices()
         self._lookout: asyncio.Task[None] | None = None
@@ -128,12 +137,15 @@ class Host:
             CannotStart: There is no table to serve from.
         """
         await self.supervisor.start(self._seeds)
-        self._lookout = asyncio.get_running_loop().create_task(self._look_out())
+        loop = asyncio.get_running_loop()
+        self._keeping = loop.create_task(self.keeper.keep())
+        self._lookout = loop.create_task(self._look_out())
 
     async def stop(self) -> None:
-        """Leave the store."""
-        if self._lookout is not None:
-            self._lookout.cancel()
+        """Leave the store. What was loaded elsewhere stays."""
+        for task in (self._keeping, self._lookout):
+            if task is not None:
+                task.cancel()
         await self._refusals.flushed()
         await self.supervisor.stop()
 
@@ -191,7 +203,7 @@ class Host:
             warnings.append(_refused(refusal).sentence)
         if not self.supervisor.is_store_reachable:
             warnings.append(f"the store cannot be reached: {self.supervisor.store_problem}")
-        warnings += _unheard(silent)
+        warnings += [*self.keeper.warnings(model), *_unheard(silent)]
         return plain
 
     async def _look_out(self) -> None:
@@ -248,6 +260,7 @@ class Host:
                 for number in sorted({*members, *processes})
             ],
             **self.supervisor.overview(),
+            "managed": self.keeper.status(),
         }
 
     def _state(self, number: int) -> str:

@@ -189,6 +189,7 @@ class Backends(Section):
         eject_s: How long, at first; twice as long each time that it fails again on its way back.
         slow_start_s: How long the share of an instance grows that has come back.
         max_ejected: Share of a version's instances that may be out; one is always left.
+        unload_after_s: How long a managed model on Triton stays after the table has stopped to name it.
     """
 
     allow_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
@@ -199,6 +200,7 @@ class Backends(Section):
     eject_s: float = Field(default=5, gt=0, le=3600)
     slow_start_s: float = Field(default=10, ge=0, le=3600)
     max_ejected: float = Field(default=0.5, ge=0, le=1)
+    unload_after_s: float = Field(default=30, ge=0, le=86_400)
 
 
 class Mirror(Section):

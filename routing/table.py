@@ -176,6 +176,8 @@ class RemoteSpec(Value):
         """``url`` or ``urls``: the one that was given, so that a document reads back as it was written."""
         plain: dict[str, Any] = dump(self)
         del plain["urls" if self.urls is None else "url"]
+        if not plain.get("manage", True):  # as in documents that were written before it was there
+            del plain["manage"]
         return plain
 
     def addresses(self) -> tuple[str, ...]:
@@ -190,12 +192,17 @@ class OipSpec(RemoteSpec):
 
 
 class TritonSpec(RemoteSpec):
-    """Triton, over HTTP or gRPC. Versions are numbers there, and every answer has to name the one that was asked."""
+    """Triton, over HTTP or gRPC. Versions are numbers there, and every answer has to name the one that was asked.
+
+    Attributes:
+        manage: The gateway loads the model there when it is needed and unloads it when nothing uses it.
+    """
 
     kind: Literal["triton"]
     url: TritonUrl | None = None
     urls: Annotated[tuple[TritonUrl, ...], Field(min_length=1, max_length=MAX_URLS)] | None = None
     version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")] | None = None
+    manage: Annotated[bool, Field(strict=True)] = False
 
 
 BackendSpec = Annotated[OnnxSpec | OipSpec | TritonSpec, Field(discriminator="kind")]

@@ -118,16 +118,21 @@ class TritonServer:
         self._folder = folder
         self._explicit = explicit
         self.notes = folder / "notes.txt"
-        for version in versions:
-            place = folder / "repository" / model / str(version)
-            place.mkdir(parents=True)
-            text = MODEL.format(packages=str(PACKAGES), version=version, notes=str(self.notes))
-            (place / "model.py").write_text(text)
-        config = CONFIG.format(model=model, count=instances, more=more)
-        (folder / "repository" / model / "config.pbtxt").write_text(config)
+        self._config = {"count": instances, "more": more}
+        self.add_model(model, versions)
         self._ports = _free_ports(len(PORTS))
         self._shared = f"turnout-tests-{os.getpid()}-{self._ports[0]}-"
         self._process: subprocess.Popen[bytes] | None = None
+
+    def add_model(self, model: str, versions: tuple[int, ...], *, text: str = MODEL) -> None:
+        """Put a model into the repository, or another one in its place."""
+        for version in versions:
+            place = self._folder / "repository" / model / str(version)
+            place.mkdir(parents=True, exist_ok=True)
+            found = text.format(packages=str(PACKAGES), version=version, notes=str(self.notes))
+            (place / "model.py").write_text(found)
+        config = CONFIG.format(model=model, **self._config)
+        (self._folder / "repository" / model / "config.pbtxt").write_text(config)
 
     @property
     def port(self) -> int:

@@ -54,7 +54,7 @@ class GrpcTransport:
         self._target = target
         self._loop = loop
         self._signature = signature
-        self._infer = self.block("ModelInfer")
+        self._infer = block_of_method(self._host, self._port, "ModelInfer")
         self._via, self._via_literal = "", b""
         self._writer = InferWriter(target.model, target.version or "")
         asked = target.version if target.holds_to_version else None
@@ -77,7 +77,8 @@ class GrpcTransport:
     async def inspect(self) -> Signature:
         """Ask whether the version is ready, then for its metadata, over a connection of its own."""
         named_version = named(self._target.model, self._target.version)
-        questions = [(self.block("ModelReady"), named_version), (self.block("ModelMetadata"), named_version)]
+        methods = "ModelReady", "ModelMetadata"
+        questions = [(block_of_method(self._host, self._port, method), named_version) for method in methods]
         answers = ask_in_turn(self._connect, questions)
         try:
             if not read_ready(await anext(answers)):
@@ -87,20 +88,6 @@ class GrpcTransport:
             raise NotReady(f"has no usable metadata: {problem}") from None
         finally:
             await answers.aclose()
-
-    def block(self, method: str) -> bytes:
-        """The header block of a call, without what belongs to one request alone."""
-        name = f"[{self._host}]" if ":" in self._host else self._host
-        return b"\x83\x86" + b"".join(  # POST, http
-            literal(*header)
-            for header in (
-                (b":path", f"{SERVICE}{method}".encode()),
-                (b":authority", f"{name}:{self._port}".encode()),
-                (b"te", b"trailers"),
-                (b"content-type", b"application/grpc"),
-                (b"user-agent", b"turnout"),
-            )
-        )
 
     def _block_of(self, call: Call, left_s: float) -> bytes:
         left_ms = min(max(int(left_s * 1000), 1), MOST_MS)
@@ -118,3 +105,18 @@ class GrpcTransport:
     async def _connect(self, make: Callable[[], Http2Connection]) -> Http2Connection:
         _, connection = await self._loop.create_connection(make, self._host, self._port)
         return connection
+
+
+def block_of_method(host: str, port: int, method: str) -> bytes:
+    """The header block of a call, without what belongs to one request alone."""
+    name = f"[{host}]" if ":" in host else host
+    return b"\x83\x86" + b"".join(  # POST, http
+        literal(*header)
+        for header in (
+            (b":path", f"{SERVICE}{method}".encode()),
+            (b":authority", f"{name}:{port}".encode()),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            (b"user-agent", b"turnout"),
+        )
+    )

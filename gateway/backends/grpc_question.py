@@ -53,30 +53,33 @@ class _Questioner:
             self.gone.set_result(None)
 
 
-async def ask_in_turn(connect: Connect, questions: Sequence[tuple[bytes, bytes]]) -> AsyncGenerator[bytes, None]:
+async def ask_in_turn(
+    connect: Connect, questions: Sequence[tuple[bytes, bytes]], timeout_s: float = PROBE_TIMEOUT_S
+) -> AsyncGenerator[bytes, None]:
     """Ask one thing after the other.
 
     Args:
         connect: Opens a connection.
         questions: Header block and message of each.
+        timeout_s: For each.
 
     Yields:
         The messages of the answers, in order.
 
     Raises:
-        NotReady: One was refused, or did not come within ``PROBE_TIMEOUT_S``.
+        NotReady: One was refused, or did not come within ``timeout_s``.
     """
     questioner = _Questioner(asyncio.get_running_loop())
     connection = None
     try:
         for question in questions:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 if connection is None:
                     connection = await connect(lambda: Http2Connection(questioner, KnownBlocks(), MAX_PROBE_BYTES))
                 answer = await questioner.ask(connection, *question)
             yield answer
     except TimeoutError:
-        raise NoAnswer(f"did not answer a probe within {PROBE_TIMEOUT_S:g} s") from None
+        raise NoAnswer(f"did not answer a probe within {timeout_s:g} s") from None
     except (OSError, UnicodeError) as problem:
         raise NotReady(f"refused connections: {problem}") from None
     finally:

@@ -57,22 +57,22 @@ class _Question:
             self.gone.set_result(None)
 
 
-async def ask(connect: Connect, head: bytes) -> RawAnswer:
-    """Send one request without a body over a connection of its own.
+async def ask(connect: Connect, head: bytes, timeout_s: float = PROBE_TIMEOUT_S) -> RawAnswer:
+    """Send one request, all of it given as ``head``, over a connection of its own.
 
     Raises:
-        NotReady: No complete answer came within ``PROBE_TIMEOUT_S``.
+        NotReady: No complete answer came within ``timeout_s``.
     """
     question = _Question(asyncio.get_running_loop())
     connection = None
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             connection = await connect(lambda: Connection(question, KnownHeads(), MAX_PROBE_BYTES))
             if connection.is_usable:
                 connection.send(head, b"")
             return await question.answer
     except TimeoutError:
-        raise NoAnswer(f"did not answer a probe within {PROBE_TIMEOUT_S:g} s") from None
+        raise NoAnswer(f"did not answer a probe within {timeout_s:g} s") from None
     except (OSError, UnicodeError) as problem:
         raise NotReady(f"refused connections: {problem}") from None
     finally:

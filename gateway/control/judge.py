@@ -14,6 +14,7 @@ from routing.analysis.objective import Trip
 from routing.codec import decode, lowered_as_in
 from routing.document import Document, RouteDocument
 from routing.errors import NewerSchema, RoutingError
+from routing.table import Route
 
 log = logging.getLogger("turnout.guard")
 
@@ -79,6 +80,11 @@ class Judge:
         if self._merged.pop(model, None):
             self.changed.add(model)
         self._not_ready.pop(model, None)
+
+    @property
+    def routes(self) -> list[Route]:
+        """The newest of each that can be read."""
+        return [document.route for document in self._documents.values()]
 
     @property
     def models(self) -> list[str]:

@@ -200,6 +200,11 @@ class Supervisor:
         }
 
     @property
+    def stored(self) -> list[bytes]:
+        """Every document as it is stored, those that cannot be read too."""
+        return [data for _, data in self._table.documents.values()]
+
+    @property
     def refused(self) -> dict[str, Refused]:
         """By model, what a worker could not serve and why."""
         return self._workers.refused()
