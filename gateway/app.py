@@ -14,15 +14,17 @@ from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.backends.base import Backend, State
+from gateway.backends.health import HealthRules
 from gateway.backends.http import HttpBackend
-from gateway.backends.instance import Bounds
 from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
+from gateway.backends.transport import Bounds
 from gateway.control.link import End
 from gateway.control.messages import Ask, Down, Drain, Lowered, Ping, Pong, Serve, StoreAway, Told
 from gateway.control.sync import Sync
 from gateway.control.teller import TELL_S, Teller
 from gateway.dataplane.admission import Gate, RequestIds
+from gateway.dataplane.budget import RetryBudgets, RetryLimits
 from gateway.dataplane.comparison import Comparison
 from gateway.dataplane.doorkeeper import Doorkeeper, data_bounds
 from gateway.dataplane.endpoints import DataPlane
@@ -39,10 +41,11 @@ from gateway.metrics.families import BUILD_INFO, CONNECTIONS, INFLIGHT, LOOP_LAG
 from gateway.metrics.ledger import Ledger
 from gateway.metrics.totals import Samples
 from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.measured import measured_routes
 from gateway.runtime.shadows import MirrorCounts
 from gateway.runtime.snapshot import Runtime
-from gateway.runtime.status import route_facts
+from gateway.runtime.status import route_facts, route_signs
 from gateway.settings import Settings
 from routing.table import NAME_PATTERN, OnnxSpec, RemoteSpec, TritonSpec
 
@@ -86,26 +89,34 @@ class Worker:
         self.registry = Registry(self._make_backend)
         self.observer = Observer(self._breached, time.monotonic)
         self._ledger = Ledger(block)
+        self.gate, ids = Gate(settings.server.max_concurrency, settings.overload), RequestIds()
         self.mirror = Mirror(
-            Comparison(loop.call_soon_threadsafe), time.monotonic, loop.call_later, settings.mirror.max_queue_bytes
+            Comparison(loop.call_soon_threadsafe),
+            time.monotonic,
+            loop.call_later,
+            settings.mirror.max_queue_bytes,
+            self.gate,
         )
         self.mirror.counts = MirrorCounts(self._ledger)
         tally = Tally(self.runtime, self._ledger)
-        self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, time.monotonic)
+        limits = RetryLimits(**settings.retries.model_dump())
+        budgets = RetryBudgets(limits, lambda: self.runtime.current.routes)
+        self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, self.gate, budgets, time.monotonic)
         self._sweeper = Sweeper(
             self.pipeline,
             self.runtime,
             self.observer,
             self.mirror,
+            self.gate,
             loop,
             time.monotonic,
             settings.guards.unready_flip_s,
+            settings.overload.lag_ms / 1000,
         )
         self._repository = self._scan_repository()
         self.sync = Sync(
             self.runtime, self.registry, self._repository, end.send, self._ledger, opaque=settings.headers.opaque
         )
-        self.gate, ids = Gate(settings.server.max_concurrency), RequestIds()
         self.data_plane = DataPlane(
             settings,
             self.runtime,
@@ -200,20 +211,26 @@ class Worker:
         match about:
             case "routes":
                 self._teller.totals()  # before the answer, so that who asks knows all of it
-                return await self._routes(models)
+                return await self._routes(models, route_facts)
+            case "signs":
+                return await self._routes(models, route_signs)
+            case "signatures":
+                return {model: self.registry.signatures(model) for model in models}
             case "facts":
                 samples = await self.facts()
                 return {name: [[labels, value] for labels, value in held.items()] for name, held in samples.items()}
             case _:
                 return self.overview()
 
-    async def _routes(self, models: Sequence[str]) -> dict[str, Any]:
+    async def _routes(
+        self, models: Sequence[str], told: Callable[[CompiledRoute, float], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Facts of some routes; lets go of the loop between them."""
         found = {}
         for index, model in enumerate(models, 1):
             route = self.runtime.current.routes.get(model)
             if route is not None:
-                found[model] = route_facts(route, time.monotonic())
+                found[model] = told(route, time.monotonic())
             if index % ROUTES_A_TURN == 0:
                 await asyncio.sleep(0)
         return found
@@ -270,7 +287,13 @@ class Worker:
             public_model=key.model,
             public_version=key.version,
             holds_to_version=isinstance(spec, TritonSpec),
-            bounds=Bounds(max_connections=bounds.max_connections, max_waiting=bounds.max_waiting),
+            bounds=Bounds(
+                max_connections=bounds.max_connections,
+                max_waiting=bounds.max_waiting,
+                check_s=bounds.check_s,
+                health=HealthRules(bounds.eject_after, bounds.eject_s, bounds.slow_start_s, bounds.max_ejected),
+            ),
+            on_ejected=lambda: self._ledger.ejection(key.model, key.version),
         )
 
     def _scan_repository(self) -> dict[tuple[str, str], Arm]:

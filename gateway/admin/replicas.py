@@ -25,6 +25,7 @@ class Replica:
     """What one replica said last: revisions by model.
 
     Attributes:
+        unready: By model and version, why stable answers the version's share there.
         age_s: Time since it said so, by the store's clock; ``None`` where it did not say how long its word counts.
         is_silent: Its word counts no more: it is cut off from the store, stopped or dead.
     """
@@ -32,6 +33,7 @@ class Replica:
     name: str
     applied: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
+    unready: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     age_s: float | None = None
     is_silent: bool = False
 
@@ -122,7 +124,10 @@ class Replicas:
         applied = [replica.name for replica in alive if replica.has_applied(model, revision)]
         refused = [replica.name for replica in alive if replica.has_refused(model, revision)]
         waiting = [replica.name for replica in alive if replica.name not in {*applied, *refused}]
-        return {"all": not waiting and not refused, "waiting_for": waiting, "refused_by": refused}
+        seen: dict[str, Any] = {"all": not waiting and not refused, "waiting_for": waiting, "refused_by": refused}
+        if unready := {replica.name: replica.unready[model] for replica in alive if model in replica.unready}:
+            seen["unready"] = unready
+        return seen
 
 
 def _replica(name: str, word: Word) -> Replica:
@@ -130,12 +135,17 @@ def _replica(name: str, word: Word) -> Replica:
     is_silent = word.left_s <= 0
     try:
         plain = orjson.loads(word.data)
+        unready = {str(model): _sentences(versions) for model, versions in plain.get("unready", {}).items()}
         ttl_s = plain.get("ttl_s")
         age_s = None if ttl_s is None else round(max(0.0, float(ttl_s) - word.left_s), 3)
-        return Replica(name, _revisions(plain["applied"]), _revisions(plain["refused"]), age_s, is_silent)
+        return Replica(name, _revisions(plain["applied"]), _revisions(plain["refused"]), unready, age_s, is_silent)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Replica(name, is_silent=is_silent)
 
 
 def _revisions(plain: Any) -> Mapping[str, int]:
     return {str(model): int(revision) for model, revision in plain.items()}
+
+
+def _sentences(plain: Any) -> Mapping[str, str]:
+    return {str(version): str(why) for version, why in plain.items()}

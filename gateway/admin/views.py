@@ -96,6 +96,7 @@ def _of(replica: Replica, model: str, revision: int) -> dict[str, Any]:
         "name": replica.name,
         "applied_revision": replica.applied.get(model),
         "refused_revision": replica.refused.get(model),
+        "unready": replica.unready.get(model, {}),
         "state": replica.state(model, revision),
         "age_s": replica.age_s,
     }

@@ -120,7 +120,7 @@ def _show_gateway(found: Any) -> None:
     if store.get("stale"):
         say(f"warning: the store has been away for {store['away_s']:.0f} s: what serves may be old", "yellow")
     _show_workers(found.get("workers", ()))
-    if found["unsent_lowers"]:
+    if found["unsent_lowers"] and not found.get("routes"):  # else the route says so
         say(f"warning: lowered here and not yet stored: {', '.join(found['unsent_lowers'])}", "yellow")
     others = [item for item in found.get("replicas") or () if item["name"] != found.get("replica")]
     if others:
@@ -133,11 +133,17 @@ def _show_gateway(found: Any) -> None:
             continue
         for model, revision in item["refused"].items():
             say(f"warning: {model}: revision {revision} was refused by {item['name']}", "yellow")
+        for model, versions in item.get("unready", {}).items():
+            for why in versions.values():
+                say(f"warning: {model}: {item['name']}: {why}", "yellow")
         for route in found.get("routes") or ():
             behind, stored = item["applied"].get(route["model"], 0), route["revision"]
             if behind < stored and route["model"] not in item["refused"]:
                 say(f"warning: {route['model']}: {item['name']} does not serve revision {stored} yet", "yellow")
+    told = {route["model"] for route in found.get("routes") or ()}
     for model, revision in found["refused"].items():
+        if model in told:
+            continue  # the route says so, and why
         say(f"warning: {model}: revision {revision} was refused, the last good one serves", "yellow")
 
 

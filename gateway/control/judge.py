@@ -11,9 +11,9 @@ from gateway.control.messages import Count, Counted, Lowered
 from gateway.control.pooled import Pooled
 from routing.analysis.merged import is_shared
 from routing.analysis.objective import Trip
-from routing.codec import decode
-from routing.document import RouteDocument
-from routing.errors import RoutingError
+from routing.codec import decode, lowered_as_in
+from routing.document import Document, RouteDocument
+from routing.errors import NewerSchema, RoutingError
 
 log = logging.getLogger("turnout.guard")
 
@@ -58,7 +58,7 @@ class Judge:
     def follow(self, model: str, data: bytes) -> None:
         """The store holds this document: evidence of epochs that are over is dropped."""
         try:
-            document = decode(data)
+            document = _read(data, self._documents.get(model))
         except RoutingError:
             return
         if not isinstance(document, RouteDocument):
@@ -237,3 +237,11 @@ class Judge:
                 "over": self._over,
             },
         )
+
+
+def _read(data: bytes, known: RouteDocument | None) -> Document:
+    """A document as workers follow it, of a newer release too."""
+    try:
+        return decode(data)
+    except NewerSchema:
+        return lowered_as_in(data, known)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing, suppress
 from time import monotonic
 from typing import Any
@@ -31,7 +31,15 @@ from gateway.control.workers import Member, Workers
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
 from gateway.metrics.totals import Samples
-from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StaleRevision, StoreUnavailable
+from routing.errors import (
+    NewerSchema,
+    OutcomeUnknown,
+    PositionLost,
+    RouteNotFound,
+    RoutingError,
+    StaleRevision,
+    StoreUnavailable,
+)
 from routing.store import Record, Store
 from routing.table import Route
 
@@ -60,6 +68,7 @@ class Supervisor:
     Attributes:
         is_store_reachable: As far as the last call could tell.
         judge: Judges what all workers saw together.
+        unready: By model and version, why stable answers its share here.
         sharing: What is shared with other gateways on the store.
     """
 
@@ -92,6 +101,7 @@ class Supervisor:
         self._staleness: asyncio.TimerHandle | None = None
         self._is_one_of_several = workers_expected > 1
         self.judge = Judge(self._lowered)
+        self.unready: Mapping[str, Mapping[str, str]] = {}
         self.sharing = Sharing(store.pool, replica_id, self._lowered)
         self.is_store_reachable = False
         self.store_problem = ""
@@ -196,7 +206,13 @@ class Supervisor:
 
     def _served(self) -> dict[str, Any]:
         refused = {model: refusal.revision for model, refusal in self.refused.items()}
-        return {"applied": self._workers.applied(), "refused": refused}
+        return {"applied": self._workers.applied(), "refused": refused, "unready": self.unready}
+
+    def note_unready(self, unready: Mapping[str, Mapping[str, str]]) -> None:
+        """Versions that get no draws here, for the word in the store."""
+        if unready != self.unready:
+            self.unready = unready
+            self._presence.change()
 
     def samples(self) -> Samples:
         """What it has seen, for the metrics."""
@@ -276,7 +292,7 @@ class Supervisor:
         except RouteNotFound:
             # A store that was flushed gets the route offered back; one that was deleted meanwhile needs no lower.
             return lowered.model not in self._table.documents
-        except StaleRevision:
+        except (StaleRevision, NewerSchema):  # a document of a newer release may be one of ours again
             return False
         except RoutingError as error:
             log.error("a lower was refused", extra={"model": lowered.model, "reason": str(error)})

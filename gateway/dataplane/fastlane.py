@@ -165,7 +165,7 @@ class FastLane(FrontDoor):
         raw = data[:end]
         head = lane.find(raw) or lane.heads.read(raw)
         gate = lane.gate
-        if head is None or gate.in_hand >= gate.limit or gate.is_draining:
+        if head is None or (gate.in_hand >= gate.low_limit and not gate.has_room(head.is_low)) or gate.is_draining:
             return False
         missing = end + head.length - len(data)
         if missing < 0:  # another message behind it
@@ -190,7 +190,7 @@ class FastLane(FrontDoor):
         self._head, self._parts = None, []
         now_s = self.phase_since_s = self.lane.clock()
         try:
-            self.lane.gate.check()
+            self.lane.gate.check(is_low=head.is_low)
         except Overloaded as error:  # others came while its body did
             self._refuse(head, error, is_last=False)
         else:

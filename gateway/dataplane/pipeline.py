@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from gateway.backends.base import Reply, State
+from gateway.dataplane.admission import Gate
+from gateway.dataplane.budget import RetryBudgets
 from gateway.dataplane.exchange import Exchange, unheard
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
@@ -39,11 +41,14 @@ class Pipeline:
         observer: Where evidence goes.
         tally: Where requests are counted.
         mirror: Where copies for shadows go.
+        gate: Says whether there is room for canaries.
+        budgets: Bound second attempts.
         clock: Monotonic seconds. Not the loop's own time, which is read once a turn and in whole milliseconds.
         draws: Source of draws without a key; never anything that a client sent.
 
     Attributes:
         in_work: Requests that have not been answered.
+        budgets: Of second attempts.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class Pipeline:
         observer: Observer,
         tally: Tally,
         mirror: Mirror,
+        gate: Gate,
+        budgets: RetryBudgets,
         clock: Callable[[], float],
         draws: Random | None = None,
     ) -> None:
@@ -59,6 +66,8 @@ class Pipeline:
         self._observer = observer
         self._tally = tally
         self._mirror = mirror
+        self._gate = gate
+        self.budgets = budgets
         self._clock = clock
         self._draws = draws or Random()
         self._on_replied = self._replied
@@ -172,6 +181,10 @@ class Pipeline:
         if not arm.takes_draws:
             counters.redirected += 1
             return stable
+        if not self._gate.takes_canaries:
+            counters.redirected += 1
+            self._tally.out_of_room()
+            return stable
         exchange.drawn = arm
         exchange.may_fail_over = route.retries
         return arm
@@ -239,11 +252,14 @@ class Pipeline:
         self._observer.canary_failed(exchange)
         if exchange.may_fail_over and may_fail_over(reply.kind) and now_s < exchange.deadline_s:
             assert exchange.route is not None
-            exchange.refusal = reply
-            stable = exchange.route.stable
-            stable.evidence.counters.failovers += 1
-            self._attempt(exchange, stable, self._clock())
-            return
+            if self.budgets.take(exchange.route, now_s):
+                exchange.refusal = reply
+                stable = exchange.route.stable
+                stable.evidence.counters.failovers += 1
+                self._attempt(exchange, stable, self._clock())
+                return
+            exchange.may_fail_over = False  # without a second attempt there is no proof, and it is charged at once
+            self._tally.out_of_retries()
         # Where only the deadline kept stable from being asked, there is no proof, and nobody is charged.
         self._observer.judged(exchange, reply.kind, Kind.CANCELLED if exchange.may_fail_over else None)
         self._deliver(exchange, reply, now_s)

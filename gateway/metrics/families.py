@@ -108,6 +108,19 @@ LOWERED = Family(
     "max",
 )
 READY = Family("turnout_version_ready", "gauge", ("model", "version"), "1 while the version can answer.", "min")
+EJECTIONS = Family(
+    "turnout_ejections_total",
+    "counter",
+    ("model", "version"),
+    "Instances of a remote version that were not asked for a while because they failed too often.",
+)
+INSTANCES = Family(
+    "turnout_instances",
+    "gauge",
+    ("model", "version", "state"),
+    "Instances of a remote version by state, as the worker that has most of them in it sees it.",
+    "max",
+)
 FLIPS = Family(
     "turnout_flips_total",
     "counter",
@@ -121,6 +134,12 @@ APPLY_LAG = Family(
     "From the store's word of a change to serving it: the last change, or one that waits now.",
 )
 REFUSED_DOCUMENTS = Family("turnout_refused_documents", "gauge", (), "Routes whose newest revision cannot be served.")
+WARNINGS = Family(
+    "turnout_warnings",
+    "gauge",
+    ("kind", "model", "version"),
+    "Things to look at, as the warnings of a status: how many of this kind there are now.",
+)
 UNSENT_LOWERS = Family("turnout_unsent_lowers", "gauge", (), "Flips of guards that the store does not hold yet.")
 STORE_REACHABLE = Family("turnout_store_reachable", "gauge", (), "1 while the store answers.")
 STORE_LOSSES = Family("turnout_store_losses_total", "counter", (), "How often the store went away.")
@@ -192,10 +211,13 @@ FAMILIES = {
         APPLY_LAG,
         REFUSED_DOCUMENTS,
         UNSENT_LOWERS,
+        WARNINGS,
         INFLIGHT,
         LOOP_LAG,
         CONNECTIONS,
         BOUND_HITS,
+        EJECTIONS,
+        INSTANCES,
         STORE_REACHABLE,
         STORE_LOSSES,
         STALE,

@@ -98,7 +98,15 @@ async def measure(folder: Path) -> dict[str, float]:
         for shadow in found.shadows:
             shadow.slot.backend = Instant(hangs=True)
     counts_nothing: Any = SimpleNamespace(answered=nothing, out_of_time=nothing, left=nothing, unsettled=[])
-    bare = Pipeline(worker.runtime, worker.observer, counts_nothing, worker.mirror, time.monotonic)
+    bare = Pipeline(
+        worker.runtime,
+        worker.observer,
+        counts_nothing,
+        worker.mirror,
+        worker.gate,
+        worker.pipeline.budgets,
+        time.monotonic,
+    )
     took: dict[str, list[float]] = {"full": [], "plain": []}
     for _ in range(ROUNDS):
         took["full"].append(once(worker.pipeline, MODEL))

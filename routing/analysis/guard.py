@@ -96,6 +96,7 @@ class Detector:
             if objective.threshold_s is not None
         ]
         self._lowest_s = min((threshold_s for _, threshold_s, _ in self._slow), default=float("inf"))
+        self._watches = [self._errors, *(watch for _, _, watch in self._slow)]
         self._next_ticket = 0
         self.tripped = False
 
@@ -152,14 +153,19 @@ class Detector:
 
     def take(self) -> dict[str, tuple[int, list[int | None]]]:
         """By objective, attempts and the keys of hits since the last call: what a merged detector adds up."""
-        watches = [self._errors, *(watch for _, _, watch in self._slow)]
+        watches = self._watches
         found = {w.objective.name: w.take(self._attempts(w)) for w in watches if w.objective}
         return {name: news for name, news in found.items() if news[0] or news[1]}
+
+    @property
+    def judged(self) -> int:
+        """Attempts that are evidence, of all objectives together."""
+        return sum(self._attempts(watch) for watch in self._watches if watch.objective)
 
     def evidence(self) -> dict[str, object]:
         """What is known now, as plain data for the document."""
         run = self._errors.evidence.now(self._next_ticket).run
-        watches = [self._errors, *(watch for _, _, watch in self._slow)]
+        watches = self._watches
         return {
             "tripped": self.tripped,
             FUSE: {"p0": self._fuse_p0, "run": run, "length": self._fuse, "charged": self._errors.evidence.hits},

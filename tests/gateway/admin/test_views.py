@@ -24,7 +24,14 @@ def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
             "applied_revision": 1,
             "versions": {"1": {"state": "ready"}},
             "replicas": [
-                {"name": "a", "applied_revision": 1, "refused_revision": None, "state": "serves", "age_s": None}
+                {
+                    "name": "a",
+                    "applied_revision": 1,
+                    "refused_revision": None,
+                    "unready": {},
+                    "state": "serves",
+                    "age_s": None,
+                }
             ],
         }
         answer = await plane.ask("GET", "/routes/new/status")
