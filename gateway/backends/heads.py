@@ -6,6 +6,7 @@ from urllib.parse import quote
 from gateway.backends.base import Call
 
 HEADS_MAX = 256  # heads of answers that are remembered of one server
+OPENINGS_MAX = 256  # openings of requests that are kept for one version on one server, one for each size of a body
 HEAD_BYTES = 1024  # a longer one is read anew every time
 
 
@@ -22,7 +23,7 @@ class RequestHeads:
         metadata: A whole request for metadata, likewise.
     """
 
-    __slots__ = ("_binary", "_json", "_via", "_via_lines", "metadata", "ready")
+    __slots__ = ("_binary", "_json", "_openings", "_via", "_via_lines", "metadata", "ready")
 
     def __init__(self, host: str, port: int, prefix: str, model: str, version: str | None) -> None:
         path = f"{prefix}/v2/models/{quote(model, safe='')}"
@@ -33,6 +34,7 @@ class RequestHeads:
         post = f"POST {path}/infer HTTP/1.1\r\n{host_line}"
         self._json = f"{post}content-type: application/json\r\ncontent-length: "
         self._binary = f"{post}content-type: application/octet-stream\r\ncontent-length: "
+        self._openings: dict[int, str] = {}  # of JSON bodies, by size
         self._via = ""
         self._via_lines = "\r\nvia: \r\n"
         get_tail = f" HTTP/1.1\r\n{host_line}connection: close\r\n\r\n"
@@ -45,11 +47,19 @@ class RequestHeads:
         if via is not self._via:  # nearly always it is the one of the last call
             self._via, self._via_lines = via, f"\r\nvia: {via}\r\n"
         if call.header_length is None:
-            head = f"{self._json}{len(call.body)}\r\nx-request-id: {call.request_id}{self._via_lines}\r\n"
+            size = len(call.body)
+            head = f"{self._openings.get(size) or self._opening(size)}{call.request_id}{self._via_lines}\r\n"
         else:
             length = f"inference-header-content-length: {call.header_length}\r\n"
             head = f"{self._binary}{len(call.body)}\r\nx-request-id: {call.request_id}{self._via_lines}{length}\r\n"
         return head.encode("latin-1")
+
+    def _opening(self, size: int) -> str:
+        """Up to the value of ``x-request-id``; all are forgotten where there are too many."""
+        if len(self._openings) >= OPENINGS_MAX:
+            self._openings.clear()
+        made = self._openings[size] = f"{self._json}{size}\r\nx-request-id: "
+        return made
 
 
 class KnownHead(NamedTuple):

@@ -163,7 +163,8 @@ class HttpBackend:
         if not others or sending.moves >= len(self.instances):
             return False
         sending.moves += 1
-        self._least_loaded(others).submit(sending)
+        sending.place = self._least_loaded(others)
+        sending.place.submit(sending)
         return True
 
     def _differs(self, instance: Instance, signature: Signature) -> str:
