@@ -58,7 +58,7 @@ class Connections:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._url = url
-        self._head_of = heads.of
+        self._heads = heads
         self._reply = replies.of
         self._failure = replies.failure
         self._connect = connect
@@ -99,11 +99,16 @@ class Connections:
     def submit(self, sending: Sending) -> None:
         """Send it now, open a connection for it, queue it, or refuse it; in this order."""
         self.in_flight += 1
-        idle = self._idle
+        call, idle, heads = sending.call, self._idle, self._heads
+        body = call.body
+        opening = heads.openings.get(len(body))
+        if opening is None or call.header_length is not None or call.via is not heads.via:
+            head = heads.of(call)
+        else:
+            head = f"{opening}{call.request_id}{heads.ending}".encode("latin-1")
         while idle:
             connection = idle.pop()
-            call = sending.call
-            if connection.send(sending, self._head_of(call), call.body):
+            if connection.send(sending, head, body):
                 return
             self._members.discard(connection)
         if self.open_count < self._max_connections:
@@ -205,7 +210,7 @@ class Connections:
     def _carry(self, connection: Connection, sending: Sending) -> bool:
         """Send it there; ``False`` when the connection cannot be used."""
         call = sending.call
-        return connection.send(sending, self._head_of(call), call.body)
+        return connection.send(sending, self._heads.of(call), call.body)
 
     def _rest(self, connection: Connection) -> None:
         self._drop_expired()

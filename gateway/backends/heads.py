@@ -21,9 +21,12 @@ class RequestHeads:
     Attributes:
         ready: A whole request for readiness, on a connection of its own.
         metadata: A whole request for metadata, likewise.
+        openings: Heads of JSON bodies by their size, up to the value of ``x-request-id``.
+        via: Of the last call, nearly always that of the next one too.
+        ending: What stands behind ``x-request-id`` in a head with that.
     """
 
-    __slots__ = ("_binary", "_json", "_openings", "_via", "_via_lines", "metadata", "ready")
+    __slots__ = ("_binary", "_json", "ending", "metadata", "openings", "ready", "via")
 
     def __init__(self, host: str, port: int, prefix: str, model: str, version: str | None) -> None:
         path = f"{prefix}/v2/models/{quote(model, safe='')}"
@@ -34,32 +37,27 @@ class RequestHeads:
         post = f"POST {path}/infer HTTP/1.1\r\n{host_line}"
         self._json = f"{post}content-type: application/json\r\ncontent-length: "
         self._binary = f"{post}content-type: application/octet-stream\r\ncontent-length: "
-        self._openings: dict[int, str] = {}  # of JSON bodies, by size
-        self._via = ""
-        self._via_lines = "\r\nvia: \r\n"
+        self.openings: dict[int, str] = {}
+        self.via = ""
+        self.ending = "\r\nvia: \r\n\r\n"
         get_tail = f" HTTP/1.1\r\n{host_line}connection: close\r\n\r\n"
         self.ready = f"GET {path}/ready{get_tail}".encode()
         self.metadata = f"GET {path}{get_tail}".encode()
 
     def of(self, call: Call) -> bytes:
         """The head of an inference request."""
-        via = call.via
-        if via is not self._via:  # nearly always it is the one of the last call
-            self._via, self._via_lines = via, f"\r\nvia: {via}\r\n"
+        via, size = call.via, len(call.body)
+        if via is not self.via:
+            self.via, self.ending = via, f"\r\nvia: {via}\r\n\r\n"
         if call.header_length is None:
-            size = len(call.body)
-            head = f"{self._openings.get(size) or self._opening(size)}{call.request_id}{self._via_lines}\r\n"
+            if len(self.openings) >= OPENINGS_MAX:
+                self.openings.clear()
+            opening = self.openings[size] = f"{self._json}{size}\r\nx-request-id: "
+            head = f"{opening}{call.request_id}{self.ending}"
         else:
-            length = f"inference-header-content-length: {call.header_length}\r\n"
-            head = f"{self._binary}{len(call.body)}\r\nx-request-id: {call.request_id}{self._via_lines}{length}\r\n"
+            length = f"inference-header-content-length: {call.header_length}"
+            head = f"{self._binary}{size}\r\nx-request-id: {call.request_id}\r\nvia: {via}\r\n{length}\r\n\r\n"
         return head.encode("latin-1")
-
-    def _opening(self, size: int) -> str:
-        """Up to the value of ``x-request-id``; all are forgotten where there are too many."""
-        if len(self._openings) >= OPENINGS_MAX:
-            self._openings.clear()
-        made = self._openings[size] = f"{self._json}{size}\r\nx-request-id: "
-        return made
 
 
 class KnownHead(NamedTuple):

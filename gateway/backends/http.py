@@ -73,6 +73,7 @@ class HttpBackend:
         self.state = State.LOADING
         self._replies = Replies(public_model, public_version, version if holds_to_version else None)
         self._ready: tuple[Connections, ...] = ()
+        self._only: Connections | None = None  # the one that is ready, where it is one
         self._signature: Signature | None = None
         self._turn = 0
         self._asked = asyncio.Event()  # one server is ready, or none of them
@@ -135,11 +136,12 @@ class HttpBackend:
 
     def submit(self, call: Call, deadline_s: float, on_reply: Callable[[Reply], None]) -> Callable[[], None]:
         """Start an attempt. A version that is not ready answers at once."""
-        ready = self._ready
-        if not ready:
-            on_reply(self._replies.failure(Kind.UNREACHABLE, self.reason))
-            return _nothing
-        place = ready[0] if len(ready) == 1 else self._least_loaded(ready)
+        place = self._only
+        if place is None:
+            if not self._ready:
+                on_reply(self._replies.failure(Kind.UNREACHABLE, self.reason))
+                return _nothing
+            place = self._least_loaded(self._ready)
         sending = Sending(place, call, deadline_s, self.statistics, on_reply)
         place.submit(sending)
         return sending.cancel
@@ -180,6 +182,7 @@ class HttpBackend:
             return
         ready = [instance for instance in self.instances if instance.state is State.READY]
         self._ready = tuple(instance.connections for instance in ready)
+        self._only = self._ready[0] if len(ready) == 1 else None
         if ready:
             self._signature = ready[0].signature
             self._enter(State.READY)
@@ -191,7 +194,7 @@ class HttpBackend:
             return
         self.state = state
         if state is State.CLOSED:
-            self._ready = ()
+            self._ready, self._only = (), None
         self._asked.set()
         if self._on_state is not None:
             self._on_state()

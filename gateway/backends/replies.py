@@ -6,6 +6,7 @@ from gateway.backends.base import Answer, Reply
 from gateway.protocol.answer import Identity, WrongVersion
 from routing.analysis.outcome import Kind, kind_of_status
 
+GOOD = range(200, 300)
 STATUSES = range(200, 600)  # what a final answer may say
 MAX_ERROR_BYTES = 64 * 1024  # a larger body of an error answer is replaced by a sentence
 
@@ -38,7 +39,7 @@ class Replies:
 
     def of(self, status: int, body: bytes, header_length: int | None, url: str) -> Reply:
         """The reply to an answer of the server at ``url``."""
-        if 200 <= status < 300:
+        if status in GOOD:
             identity = self._identity
             size = identity.size
             # What ``give`` does for an answer that begins as the last one did; single bytes are looked for quickly.

@@ -9,7 +9,7 @@ from gateway.backends.base import Reply
 from gateway.backends.registry import Slot
 from gateway.dataplane.comparison import Comparison, Pair
 from gateway.dataplane.copies import COPY_BYTES, Copy, Lane, Stable
-from gateway.dataplane.exchange import Exchange, unheard
+from gateway.dataplane.exchange import PIN, SEQUENCE, Exchange, unheard
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.shadows import CompiledShadow, MirrorCounts
 from routing.analysis.compare import Differences, agrees
@@ -28,7 +28,7 @@ QUEUE_FULL = "queue_full"
 TOO_LARGE = "too_large"
 NOT_READY = "not_ready"
 SIDE_EFFECTS = "side_effects"
-SEQUENCE = "sequence"
+OF_A_SEQUENCE = "sequence"
 PINNED = "pinned"
 DRAINING = "draining"
 EXPIRED = "expired"  # waited for longer than the shadow's timeout
@@ -73,8 +73,14 @@ class Mirror:
         self.held_bytes = 0
         self.counts = MirrorCounts()
 
-    def offer(self, exchange: Exchange, reply: Reply) -> None:
-        """Queue a copy for each shadow of an answered request, or count why not. Never waits, sends nothing itself."""
+    def offer(self, exchange: Exchange, reply: Reply, latency_s: float) -> None:
+        """Queue a copy for each shadow of an answered request, or count why not. Never waits, sends nothing itself.
+
+        Args:
+            exchange: The request.
+            reply: What went out.
+            latency_s: Of the attempt that ended last.
+        """
         route = exchange.route
         assert route is not None
         obstacle = self._obstacle(exchange, route)
@@ -91,7 +97,7 @@ class Mirror:
             if reason:
                 self._count_drop(shadow, reason)
             else:
-                stable = Stable(reply, exchange.latency_s) if is_pair else None
+                stable = Stable(reply, latency_s) if is_pair else None
                 self._queue(Copy(shadow, exchange, stable, self._clock(), size))
 
     def sweep(self, now_s: float) -> None:
@@ -130,9 +136,9 @@ class Mirror:
             return DRAINING
         if route.side_effects:
             return SIDE_EFFECTS
-        if exchange.is_pinned:
+        if exchange.choice == PIN:
             return PINNED
-        return SEQUENCE if exchange.in_sequence else ""
+        return OF_A_SEQUENCE if exchange.choice == SEQUENCE else ""
 
     def _refusal(self, shadow: CompiledShadow, exchange: Exchange, size: int) -> str:
         """Why this shadow does not get it."""
