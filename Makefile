@@ -38,9 +38,16 @@ check: $(VENV)/test.stamp
 test-tools: $(VENV)/test.stamp
 	@$(BIN)/python -m tests.prometheus_server
 
-test: check test-tools
-	@$(BIN)/python -m pytest
+# A real Triton for the tests, about 75 MB; without it they say why they are skipped.
+TRITON := .tools/triton
+$(TRITON).stamp: requirements/triton.txt | $(VENV)/test.stamp
+	@rm -rf $(TRITON) && mkdir -p $(TRITON)
+	@echo "installing Triton for the tests into $(TRITON)"
+	@if $(PIP) --no-deps --only-binary :all: --require-hashes --target $(TRITON) -r $< 2> $(TRITON)/why; then touch $@; \
+	  else echo "Triton could not be installed, its tests will be skipped: $$(tail -n 1 $(TRITON)/why)"; fi
 
+test: check test-tools $(TRITON).stamp
+	@$(BIN)/python -m pytest
 
 # What the benchmark compares with: Debian's programs (as root), and Python's each in an environment of its own, 1.6 GB.
 BENCH_PEERS := envoy fastapi litserve mlserver bentoml triton

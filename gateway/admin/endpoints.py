@@ -16,6 +16,7 @@ from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
 from gateway.admin.audit import AuditEndpoints
 from gateway.admin.auth import METRICS_PATH, Authoriser
 from gateway.admin.changes import Changes
+from gateway.admin.contracts import Signatures
 from gateway.admin.edge import Edge
 from gateway.admin.events import EventEndpoints
 from gateway.admin.feed import Feed
@@ -51,6 +52,8 @@ def admin_app(
     draining: asyncio.Event | None = None,
     refusals: RefusedLogins | None = None,
     metrics_are_open: bool = False,
+    signatures: Signatures | None = None,
+    feed: Feed | None = None,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -67,13 +70,15 @@ def admin_app(
         refusals: Where refused log-ins are kept; None: nowhere.
         draining: Once set, everything that waits or streams here ends.
         metrics_are_open: ``/metrics`` needs no token.
+        signatures: Tells what workers know of the versions of a model; None: nothing is held against stable's contract.
+        feed: Events; by default those of the store's changes alone.
     """
     refused = Counter() if refused is None else refused
-    changes = Changes(store, check_route, now)
+    changes = Changes(store, check_route, now, signatures)
     draining = draining or asyncio.Event()
     refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)
-    feed = Feed(store)
+    feed = feed or Feed(store)
     views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed)
     paths = admin_paths(
         RouteEndpoints(store, changes, replicas),

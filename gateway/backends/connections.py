@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from gateway.backends.connection import Connect, Connection
 from gateway.backends.heads import KnownHeads, RequestHeads
+from gateway.backends.health import Health, HealthRules
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Sending
 from routing.analysis.outcome import Kind
@@ -39,6 +40,8 @@ class Connections:
         in_flight: Sendings that were given to this server and have not ended.
         moved: Sendings that reached no server here and went on to another one.
         retried: Sendings that were sent again because a reused connection had died.
+        health: How the server fares.
+        on_trip: Told of a failure that is once too often.
         known_heads: What was learned of its answers.
     """
 
@@ -76,6 +79,8 @@ class Connections:
         self._waiting: deque[Sending] = deque()
         self._closed = False
         self._ending: list[asyncio.Task[None]] = []  # dials that were cancelled
+        self.health = Health(HealthRules())
+        self.on_trip: Callable[[], None] = unheard
         self.in_flight = 0
         self.moved = 0
         self.retried = 0
@@ -95,6 +100,18 @@ class Connections:
     def waiting_count(self) -> int:
         """Sendings that wait for a connection."""
         return len(self._waiting)
+
+    def counts(self) -> dict[str, int]:
+        """What they do now, as plain data."""
+        return {
+            "in_flight": self.in_flight,
+            "waiting": self.waiting_count,
+            "connections": self.open_count,
+            "idle": self.idle_count,
+            "retried": self.retried,
+            "moved": self.moved,
+            "heads_forgotten": self.known_heads.forgotten,
+        }
 
     def submit(self, sending: Sending) -> None:
         """Send it now, open a connection for it, queue it, or refuse it; in this order."""
@@ -131,6 +148,16 @@ class Connections:
                 self._forget(connection)
                 return
         # One that waits for its dial leaves the new connection to somebody else.
+
+    def renew(self) -> None:
+        """Trust no idle connection: what comes from now on goes over new ones, what waits goes elsewhere."""
+        for connection in self._idle:
+            self._members.discard(connection)
+            connection.abort()
+        self._idle.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for sending in waiting:
+            self._pass_on(sending, Kind.UNREACHABLE, "has failed too often and is not asked for now")
 
     def close(self) -> None:
         """Take nothing any more; sendings end as ``UNREACHABLE``."""
@@ -307,3 +334,7 @@ class Connections:
         self._on_refused(sentence)
         for each in refused:
             self._pass_on(each, Kind.UNREACHABLE, sentence)
+
+
+def unheard() -> None:
+    """Who hears of failures where there is one server alone."""

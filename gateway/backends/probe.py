@@ -25,6 +25,10 @@ class NotReady(Exception):
     """The version cannot be served; the message is a sentence that starts with a verb."""
 
 
+class NoAnswer(NotReady):
+    """Nothing was said within the time of a probe."""
+
+
 class _Question:
     """Owner of a connection that asks one thing."""
 
@@ -74,7 +78,7 @@ async def ask(connect: Connect, head: bytes) -> RawAnswer:
                 connection.send(question, head, b"")
             return await question.answer
     except TimeoutError:
-        raise NotReady(f"did not answer a probe within {PROBE_TIMEOUT_S:g} s") from None
+        raise NoAnswer(f"did not answer a probe within {PROBE_TIMEOUT_S:g} s") from None
     except (OSError, UnicodeError) as problem:
         raise NotReady(f"refused connections: {problem}") from None
     finally:

@@ -17,7 +17,16 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.backends.base import Reply
 from gateway.dataplane import models
-from gateway.dataplane.admission import RETRY_AFTER_S, Gate, RequestIds, header_length, request_id, timeout_s, via
+from gateway.dataplane.admission import (
+    RETRY_AFTER_S,
+    Gate,
+    Priorities,
+    RequestIds,
+    header_length,
+    request_id,
+    timeout_s,
+    via,
+)
 from gateway.dataplane.decoding import ACCEPTED, Decoder, coding_of
 from gateway.dataplane.exchange import Exchange, Watched
 from gateway.dataplane.infer_heads import InferHead
@@ -90,6 +99,7 @@ class DataPlane:
         self._gate = gate
         self._ids = ids
         self._decoder = Decoder(settings.server.max_body_bytes)
+        self._priorities = Priorities(settings)
         self.is_started = False
 
     def app(self) -> Starlette:
@@ -185,7 +195,8 @@ class DataPlane:
         identifier = request_id(headers, self._ids)
         request.scope["turnout.request_id"] = identifier
         gate = self._gate
-        gate.check()
+        is_low = self._priorities.is_low(headers)
+        gate.check(is_low=is_low)
         patience_s = timeout_s(headers, self._settings.deadline)
         coding = _coding(request, headers)
         hops = via(headers, self._name)
@@ -195,7 +206,7 @@ class DataPlane:
         except ClientDisconnect:
             self._tally.left_early(request.path_params["model"])
             raise
-        gate.check()
+        gate.check(is_low=is_low)
         gate.in_hand += 1
         try:
             if coding is not None:
@@ -236,7 +247,7 @@ class DataPlane:
 
         patience_s = asked.deadline_s - asked.started_s
         exchange = Watched(
-            InferHead((model, version), asked.headers, len(body), length, patience_s, asked.via),
+            InferHead((model, version), asked.headers, len(body), length, patience_s, asked.via, False),
             body,
             asked.identifier,
             deliver,

@@ -68,7 +68,7 @@ class FastLane(FrontDoor):
             if (
                 head is not None
                 and len(data) - end == head.length
-                and gate.in_hand < gate.limit
+                and gate.in_hand < gate.low_limit
                 and not gate.is_draining
             ):
                 now_s = self.phase_since_s = self._clock()
@@ -141,7 +141,7 @@ class FastLane(FrontDoor):
         raw = data[:end]
         head = self._find(raw) or lane.heads.read(raw)
         gate = self._gate
-        if head is None or gate.in_hand >= gate.limit or gate.is_draining:
+        if head is None or (gate.in_hand >= gate.low_limit and not gate.has_room(head.is_low)) or gate.is_draining:
             return False
         missing = end + head.length - len(data)
         if missing < 0:  # another message behind it
@@ -166,7 +166,7 @@ class FastLane(FrontDoor):
         self._head, self._parts = None, []
         now_s = self.phase_since_s = self._clock()
         try:
-            self._gate.check()
+            self._gate.check(is_low=head.is_low)
         except Overloaded as error:  # others came while its body did
             self._refuse(head, error, is_last=False)
         else:

@@ -6,7 +6,7 @@ from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from gateway.dataplane.admission import VISIBLE_ASCII, header_length, timeout_s, via
+from gateway.dataplane.admission import KEY, PRIORITY, VISIBLE_ASCII, Priorities, header_length, timeout_s, via
 from gateway.errors import GatewayError
 from gateway.settings import Settings
 from routing.split import SplitPlan
@@ -21,8 +21,8 @@ _PATH = re.compile(rb"/v2/models/(%s)(?:/versions/(%s))?/infer" % (_NAME, _NAME)
 _HOST = re.compile(rb"[A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?")
 # What changes how a message is framed, or asks for more than an answer.
 _ELSEWHERE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer"})
-# Heads with one of these are not remembered: the first two are secrets, the third is never the same again.
-_FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-request-id"})
+# Heads with one of these are not remembered: the others are secrets, the last is never the same again.
+_FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", KEY, b"x-request-id"})
 
 
 class InferHead:
@@ -35,6 +35,7 @@ class InferHead:
         version: The version that is pinned, else ``None``.
         patience_s: How long the request may take.
         request_id: The client's, if it may be used.
+        is_low: It has low priority.
         plan: The split that gave its key to ``arm``, the index of an arm; another one gives it anew.
         key: That sticky key.
     """
@@ -43,6 +44,7 @@ class InferHead:
         "arm",
         "header_length",
         "headers",
+        "is_low",
         "key",
         "length",
         "model",
@@ -61,6 +63,7 @@ class InferHead:
         inner_length: int | None,
         patience_s: float,
         hops: str,
+        is_low: bool,
     ) -> None:
         self.model, self.version = names
         self.headers = headers
@@ -68,6 +71,7 @@ class InferHead:
         self.header_length = inner_length
         self.patience_s = patience_s
         self.via = hops
+        self.is_low = is_low
         self.plan: SplitPlan | None = None
         self.key: bytes | None = None
         self.arm = 0
@@ -93,6 +97,7 @@ class HeadReader:
         self._deadline = settings.deadline
         self._patience_s = timeout_s({}, settings.deadline)
         self._via = via({}, name)
+        self._priorities = Priorities(settings)
         bounds = settings.server
         self._max_body_bytes = bounds.max_body_bytes
         self._max_lines = bounds.max_headers + 2  # the request's own, and the empty one
@@ -159,6 +164,7 @@ class HeadReader:
                 header_length(headers, body_bytes) if b"inference-header-content-length" in headers else None,
                 timeout_s(headers, self._deadline) if b"x-request-timeout-ms" in headers else self._patience_s,
                 via(headers, self._name) if b"via" in headers else self._via,
+                self._priorities.is_low(headers) if PRIORITY in headers else False,
             )
         except GatewayError:  # refused where all are refused
             return None

@@ -7,6 +7,7 @@ from random import Random
 
 from gateway.backends.base import Reply
 from gateway.backends.registry import Slot
+from gateway.dataplane.admission import Gate
 from gateway.dataplane.comparison import Comparison, Pair
 from gateway.dataplane.copies import COPY_BYTES, Copy, Lane, Stable
 from gateway.dataplane.exchange import PIN, SEQUENCE, Exchange, unheard
@@ -28,6 +29,7 @@ QUEUE_FULL = "queue_full"
 TOO_LARGE = "too_large"
 NOT_READY = "not_ready"
 SIDE_EFFECTS = "side_effects"
+OVERLOAD = "overload"  # requests in work, or a late loop, leave no room for copies
 OF_A_SEQUENCE = "sequence"
 PINNED = "pinned"
 DRAINING = "draining"
@@ -47,6 +49,7 @@ class Mirror:
         clock: Monotonic seconds.
         later: The loop's ``call_later``.
         max_bytes: Bound of the queue.
+        gate: Says whether there is room for copies.
         draws: Source of draws without a key.
 
     Attributes:
@@ -60,12 +63,14 @@ class Mirror:
         clock: Callable[[], float],
         later: Later,
         max_bytes: int,
+        gate: Gate,
         draws: Random | None = None,
     ) -> None:
         self._comparison = comparison
         self._clock = clock
         self._later = later
         self._max_bytes = max_bytes
+        self._gate = gate
         self._draws = draws or Random()
         self._lanes: dict[Slot, Lane] = {}
         self._turn_is_due = False
@@ -138,7 +143,9 @@ class Mirror:
             return SIDE_EFFECTS
         if exchange.choice == PIN:
             return PINNED
-        return OF_A_SEQUENCE if exchange.choice == SEQUENCE else ""
+        if exchange.choice == SEQUENCE:
+            return OF_A_SEQUENCE
+        return "" if self._gate.takes_copies else OVERLOAD
 
     def _refusal(self, shadow: CompiledShadow, exchange: Exchange, size: int) -> str:
         """Why this shadow does not get it."""

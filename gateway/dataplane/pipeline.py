@@ -6,6 +6,8 @@ from functools import partial
 from random import Random
 
 from gateway.backends.base import Reply, State
+from gateway.dataplane.admission import Gate
+from gateway.dataplane.budget import RetryBudgets
 from gateway.dataplane.exchange import DRAW, PIN, SEQUENCE, Exchange, Trial, pending, unheard
 from gateway.dataplane.infer_heads import InferHead
 from gateway.dataplane.mirror import Mirror
@@ -42,11 +44,14 @@ class Pipeline:
         observer: Where evidence goes.
         tally: Where requests are counted.
         mirror: Where copies for shadows go.
+        gate: Says whether there is room for canaries.
+        budgets: Bound second attempts.
         clock: Monotonic seconds. Not the loop's own time, which is read once a turn and in whole milliseconds.
         draws: Source of draws without a key; never anything that a client sent.
 
     Attributes:
         in_work: Requests that have not been answered.
+        budgets: Of second attempts.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class Pipeline:
         observer: Observer,
         tally: Tally,
         mirror: Mirror,
+        gate: Gate,
+        budgets: RetryBudgets,
         clock: Callable[[], float],
         draws: Random | None = None,
     ) -> None:
@@ -62,6 +69,8 @@ class Pipeline:
         self._observer = observer
         self._tally = tally
         self._mirror = mirror
+        self._gate = gate
+        self.budgets = budgets
         self._clock = clock
         self._draws = draws or Random()
         self.in_work: set[Exchange] = set()
@@ -88,11 +97,15 @@ class Pipeline:
         counters.last_drawn_s = now_s
         if arm.is_stable:
             exchange.choice = DRAW
-        elif arm.takes_draws:
-            exchange.trial = Trial(arm, route.retries)
-        else:
+        elif not arm.takes_draws:
             counters.redirected += 1
             arm = route.stable
+        elif not self._gate.takes_canaries:
+            counters.redirected += 1
+            self._tally.out_of_room()
+            arm = route.stable
+        else:
+            exchange.trial = Trial(arm, route.retries)
         self._attempt(exchange, arm, now_s)
 
     def abandon(self, exchange: Exchange) -> None:
@@ -251,17 +264,20 @@ class Pipeline:
     def _fails_over(self, exchange: Exchange, trial: Trial, reply: Reply, now_s: float) -> bool:
         """The canary has failed: ask stable, if it may be asked."""
         self._observer.canary_failed(exchange)
-        if not (trial.may_fail_over and may_fail_over(reply.kind) and now_s < exchange.deadline_s):
-            # Where only the deadline kept stable from being asked, there is no proof, and nobody is charged.
-            self._observer.judged(exchange, reply.kind, Kind.CANCELLED if trial.may_fail_over else None)
-            return False
-        assert exchange.route is not None
-        trial.refusal = reply
-        exchange.cancel = pending
-        stable = exchange.route.stable
-        stable.evidence.counters.failovers += 1
-        self._attempt(exchange, stable, self._clock())
-        return True
+        route = exchange.route
+        assert route is not None
+        if trial.may_fail_over and may_fail_over(reply.kind) and now_s < exchange.deadline_s:
+            if self.budgets.take(route, now_s):
+                trial.refusal = reply
+                exchange.cancel = pending
+                route.stable.evidence.counters.failovers += 1
+                self._attempt(exchange, route.stable, self._clock())
+                return True
+            trial.may_fail_over = False  # without a second attempt there is no proof, and it is charged at once
+            self._tally.out_of_retries()
+        # Where only the deadline kept stable from being asked, there is no proof, and nobody is charged.
+        self._observer.judged(exchange, reply.kind, Kind.CANCELLED if trial.may_fail_over else None)
+        return False
 
     def _in_time(self, exchange: Exchange, reply: Reply, now_s: float) -> Reply:
         """What goes out where an attempt did not go well: the request's own time may have run out with it."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from gateway.dataplane.admission import Gate
 from gateway.dataplane.exchange import Exchange, Watched
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
@@ -17,11 +18,14 @@ class Sweeper:
     """Looks at everything in flight every ``PERIOD_S``: deadlines, copies, slow attempts, unready canaries, loop lag.
 
     Args:
+        gate: Told whether the loop is late.
+        late_s: Lag from which it is.
         unready_flip_s: A canary that was ready and has not been for so long is flipped.
     """
 
     PERIOD_S = 0.025
     FLUSH_EVERY = 4  # periods between steps of stable's own detector
+    REFILL_EVERY = 40  # periods between refills of the budgets of second attempts
     OLD_S = 0.05  # age from which a client that left is looked out for
 
     def __init__(
@@ -30,14 +34,18 @@ class Sweeper:
         runtime: Runtime,
         observer: Observer,
         mirror: Mirror,
+        gate: Gate,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         unready_flip_s: float,
+        late_s: float,
     ) -> None:
         self._pipeline = pipeline
         self._runtime = runtime
         self._observer = observer
         self._mirror = mirror
+        self._gate = gate
+        self._late_s = late_s
         self._loop = loop
         self._clock = clock
         self._unready_flip_s = unready_flip_s
@@ -56,6 +64,7 @@ class Sweeper:
     def _tick(self) -> None:
         now_s = self._clock()
         self._observer.last_lag_s = max(0.0, now_s - self._observer.sweep_due_s)
+        self._gate.is_late = self._observer.last_lag_s > self._late_s
         self._arm_timer(now_s)
         for exchange in list(self._pipeline.in_work):
             try:
@@ -68,6 +77,8 @@ class Sweeper:
         self._ticks += 1
         if self._ticks % self.FLUSH_EVERY == 0:
             self._flush(now_s)
+        if self._ticks % self.REFILL_EVERY == 0:
+            self._pipeline.budgets.refill(now_s)
 
     def _arm_timer(self, now_s: float) -> None:
         self._observer.sweep_due_s = now_s + self.PERIOD_S

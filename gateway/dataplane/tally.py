@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from gateway.dataplane.admission import LowPriorityRefused
 from gateway.dataplane.exchange import PIN, Exchange
 from gateway.errors import BodyTimeout, BodyTooLarge, GatewayError, Overloaded, status_of
 from gateway.metrics.families import NO_ROLE, NO_VERSION, UNKNOWN_MODEL
@@ -11,8 +12,11 @@ from gateway.runtime.snapshot import Runtime
 
 CLIENT_LEFT = 499  # what is counted where nobody was left to answer
 DEADLINE = "deadline"
+CANARIES = "overload.canaries"
+RETRIES = "retries.ratio"
 BOUNDS: dict[type[GatewayError], str] = {
     Overloaded: "server.max_concurrency",
+    LowPriorityRefused: "overload.low_priority",
     BodyTooLarge: "server.max_body_bytes",
     BodyTimeout: DEADLINE,
 }
@@ -87,6 +91,14 @@ class Tally:
     def out_of_time(self) -> None:
         """The deadline of a request passed."""
         self._ledger.bound_hit(DEADLINE)
+
+    def out_of_retries(self) -> None:
+        """A canary failed, and stable was not asked: too many of the route's draws were asked a second time."""
+        self._ledger.bound_hit(RETRIES)
+
+    def out_of_room(self) -> None:
+        """A draw of a canary went to stable, because too much is in work."""
+        self._ledger.bound_hit(CANARIES)
 
     def _known(self, model: str) -> str:
         return model if self._runtime.current.versions(model) else UNKNOWN_MODEL

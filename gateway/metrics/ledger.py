@@ -9,6 +9,7 @@ from gateway.metrics.families import (
     ATTEMPT_SECONDS,
     ATTEMPTS,
     BOUND_HITS,
+    EJECTIONS,
     JUDGED,
     MIRROR,
     MIRROR_PAIRS,
@@ -140,6 +141,10 @@ class Ledger:
     def copy(self, model: str, version: str, result: str) -> None:
         """Count one copy for a shadow by what became of it."""
         self._count(MIRROR.name, model, version, result)
+
+    def ejection(self, model: str, version: str) -> None:
+        """Count one server of a version that is not asked because it failed too often."""
+        self._count(EJECTIONS.name, model, version)
 
     def pair(self, model: str, version: str, *, agrees: bool) -> None:
         """Count one pair of answers."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from gateway.backends.base import State
 from gateway.backends.registry import Slot
 from gateway.metrics.ledger import HOW, VERDICTS, Ledger, VersionRow
+from gateway.runtime.contracts import ContractCheck
 from routing.analysis.guard import FRESH_MAX, Detector, KeyCap
 from routing.analysis.histogram import Histogram
 from routing.analysis.merged import MergedDetector
@@ -12,7 +13,7 @@ from routing.analysis.objective import ERRORS, Objective, Trip
 from routing.analysis.outcome import Kind
 
 Header = tuple[bytes, bytes]
-_READY = State.READY  # looked up once
+_READY = State.READY  # a member of an enum is looked up by Python code each time
 MAX_ATTEMPTS = 2  # a version, and stable where that failed
 
 
@@ -41,7 +42,7 @@ class Counters:
     Attributes:
         counts: The row, which holds counts of earlier epochs too.
         drawn: Requests the split gave to this version.
-        redirected: Of these, answered by stable because the version was lowered or not ready.
+        redirected: Of these, answered by stable because the version was lowered, not ready, or held.
         pinned: Requests that named the version.
         failovers: Requests of other versions that this one (stable) was asked instead.
         charged: Failures the guard was told of; ``shared`` and ``excused`` are those it was not.
@@ -104,6 +105,7 @@ class Evidence:
         lowest_threshold_s: Latency below which no objective cares.
         alarm: Why a trip was not acted on, when the fault is shared or stable is gone; else empty.
         would_have_flipped: What a guard that does not act would have done; else empty.
+        since_s: When the epoch began here, on the gateway's clock.
     """
 
     __slots__ = (
@@ -112,6 +114,8 @@ class Evidence:
         "_fresh",
         "_histogram",
         "_hits",
+        "_judged",
+        "_judged_s",
         "_untold",
         "alarm",
         "counters",
@@ -123,13 +127,18 @@ class Evidence:
         "merged",
         "objectives",
         "seconds",
+        "since_s",
         "trip",
         "unsent",
         "would_have_flipped",
     )
 
-    def __init__(self, epoch: int, objectives: Sequence[Objective], row: VersionRow | None = None) -> None:
+    def __init__(
+        self, epoch: int, objectives: Sequence[Objective], row: VersionRow | None = None, *, since_s: float = 0.0
+    ) -> None:
         self.epoch = epoch
+        self.since_s = since_s
+        self._judged, self._judged_s = 0, since_s
         self.objectives = tuple(objectives)
         held = row or Ledger().version("", "")
         self.counters = Counters(held)
@@ -165,6 +174,13 @@ class Evidence:
         """Times of good attempts in this epoch."""
         self.settle()
         return self._histogram
+
+    def unjudged_s(self, now_s: float) -> float:
+        """For how long the guard has judged nothing, as often as that is asked."""
+        judged = self.detector.judged
+        if judged != self._judged:
+            self._judged, self._judged_s = judged, now_s
+        return now_s - self._judged_s
 
     def renew_detector(self) -> None:
         """Start the guard's evidence anew after an alarm that did not lower the version."""
@@ -229,10 +245,12 @@ class Arm:
         role: ``stable`` or ``canary``, or ``pinned`` for a version outside the route.
         named: Answer headers by the number of attempts; ``pinned_named`` for requests that named the version.
         codes: Requests by the status that went out, as cells of the worker's block; filled as they come.
+        contract: Holds a variant against stable; ``None`` for stable and for what is no variant.
     """
 
     __slots__ = (
         "codes",
+        "contract",
         "evidence",
         "is_stable",
         "model",
@@ -266,13 +284,17 @@ class Arm:
         self.weight_ppm = weight_ppm
         self.named = _named(version, role, revision, opaque=opaque)
         self.pinned_named = _named(version, "pinned", revision, opaque=opaque)
+        self.contract: ContractCheck | None = None
         self.codes: dict[int, memoryview] = {}
         self.pinned_codes: dict[int, memoryview] = {}
 
     @property
     def takes_draws(self) -> bool:
-        """Whether a draw may be answered here: ready, and not lowered."""
-        return self.slot.backend.state is _READY and not self.evidence.lowered
+        """Whether a draw may be answered here: ready, not lowered, and of stable's contract."""
+        if self.slot.backend.state is not _READY or self.evidence.lowered:
+            return False
+        contract = self.contract
+        return contract is None or contract.passes()
 
 
 def _named(version: str, role: str, revision: int | None, *, opaque: bool) -> tuple[Named, ...]:

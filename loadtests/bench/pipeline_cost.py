@@ -80,7 +80,7 @@ def once(pipeline: Pipeline, model: str) -> float:
     begin = clock()
     for n in range(REQUESTS):
         now = time.monotonic()
-        head = InferHead((model, None), HEADERS[n % len(HEADERS)], len(BODY), None, 30.0, "1.1 turnout")
+        head = InferHead((model, None), HEADERS[n % len(HEADERS)], len(BODY), None, 30.0, "1.1 turnout", False)
         pipeline.begin(Exchange(head, BODY, "0123456789abcdef", nothing, now, now))
     return (clock() - begin) / 1000 / REQUESTS
 
@@ -101,7 +101,15 @@ async def measure(folder: Path) -> dict[str, float]:
     counts_nothing: Any = SimpleNamespace(
         answered=nothing, added=nothing, out_of_time=nothing, left=nothing, unsettled=[]
     )
-    bare = Pipeline(worker.runtime, worker.observer, counts_nothing, worker.mirror, time.monotonic)
+    bare = Pipeline(
+        worker.runtime,
+        worker.observer,
+        counts_nothing,
+        worker.mirror,
+        worker.gate,
+        worker.pipeline.budgets,
+        time.monotonic,
+    )
     took: dict[str, list[float]] = {"full": [], "plain": []}
     for _ in range(ROUNDS):
         took["full"].append(once(worker.pipeline, MODEL))

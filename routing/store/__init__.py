@@ -2,10 +2,11 @@
 
 from urllib.parse import parse_qsl, urlsplit
 
-from routing.store.base import Change, Record, Store
+from routing.store.base import Change, Record, Store, Word
 from routing.store.history import GENESIS_SHA256, UNREADABLE, HistoryEntry, chain, verify
 from routing.store.memory import MemoryStore
-from routing.store.redis import RedisStore
+from routing.store.pool import Entry, Flush, Judged, Lease, LeaseLost, Pool, Sums
+from routing.store.redis import COMMAND_TIMEOUT_S, RedisStore
 from routing.store.sqlite import SqliteStore
 from routing.store.write import Draft, write
 
@@ -14,12 +15,20 @@ __all__ = [
     "UNREADABLE",
     "Change",
     "Draft",
+    "Entry",
+    "Flush",
     "HistoryEntry",
+    "Judged",
+    "Lease",
+    "LeaseLost",
     "MemoryStore",
+    "Pool",
     "Record",
     "RedisStore",
     "SqliteStore",
     "Store",
+    "Sums",
+    "Word",
     "chain",
     "store_from_url",
     "verify",
@@ -29,8 +38,8 @@ __all__ = [
 SHAPES = "memory:, sqlite:///FILE, sqlite:////ABSOLUTE/FILE, redis://HOST:PORT/DB or rediss://HOST:PORT/DB"
 
 
-def store_from_url(url: str) -> Store:
-    """The store a URL names, not yet open.
+def store_from_url(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Store:
+    """The store a URL names, not yet open; ``timeout_s`` bounds a command of one in Redis.
 
     Raises:
         ValueError: The URL names none; the sentence says which shapes there are. It never repeats the URL, which
@@ -43,7 +52,7 @@ def store_from_url(url: str) -> Store:
         return SqliteStore(_sqlite_path(rest))
     if scheme in ("redis", "rediss") and separator:
         _check_redis_url(url)
-        return RedisStore(url)
+        return RedisStore(url, command_timeout_s=timeout_s)
     raise ValueError(f"this is no store URL: write {SHAPES}")
 
 

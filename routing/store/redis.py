@@ -19,8 +19,9 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 
 from routing.errors import OutcomeUnknown, PositionLost, StaleRevision, StoreUnavailable
 from routing.store import redis_scripts as scripts
-from routing.store.base import Change, Record, check_step, make_position, sequence_in
+from routing.store.base import Change, Record, Word, check_step, make_position, sequence_in
 from routing.store.history import HistoryEntry, encode, entry_in
+from routing.store.redis_pool import RedisPool
 
 COMMAND_TIMEOUT_S = 1.0  # one command, from waiting for a connection to the whole reply
 WATCH_BLOCK_S = 1.0  # how long the server holds a watch without news; then the store's identity is checked
@@ -28,6 +29,7 @@ WATCH_BATCH = 500  # changes read at once
 CONNECTIONS = 8  # commands in flight; more wait within their time
 WATCHES = 64  # each holds one connection of its own
 KEPT_CHANGES = 100_000  # length of the change stream, approximately
+PAST_S = 600  # how long a replica is told of that says nothing any more
 VOID_S = 3_600  # how long a given-up attempt is remembered; no command is on its way longer than that
 
 
@@ -49,6 +51,7 @@ class RedisStore:
         self, url: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S, block_s: float = WATCH_BLOCK_S
     ) -> None:
         self.store_id = ""
+        self.pool = RedisPool(self._command)
         self._timeout_s = command_timeout_s
         self._block_s = block_s
         self._options: dict[str, Any] = {
@@ -137,7 +140,7 @@ class RedisStore:
                     if fields[b"store"] != store_id.encode() or sequence != seen + 1:
                         raise PositionLost(make_position(store_id, seen))
                     seen = sequence
-                    yield Change(make_position(store_id, seen), fields[b"model"].decode(), int(fields[b"revision"]))
+                    yield _change(make_position(store_id, seen), fields)
 
     async def history(self, model: str, *, limit: int = 1000, until: int | None = None) -> Sequence[HistoryEntry]:
         """See Store."""
@@ -149,16 +152,22 @@ class RedisStore:
         rows = [*zip(flat[::2], flat[1::2], strict=True)]
         return [entry_in(entry, model, int(float(revision))) for entry, revision in reversed(rows)]
 
-    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> None:
+    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> float | None:
         """See Store."""
         ttl_ms = max(0, math.ceil(ttl_s * 1000))
-        await self._command("EVAL", scripts.PUT_PRESENCE, 1, scripts.PRESENCE, replica_id, data, ttl_ms)
+        said = (replica_id, data, ttl_ms, PAST_S * 1000)
+        at_us = await self._command("EVAL", scripts.PUT_PRESENCE, 1, scripts.PRESENCE, *said)
+        return int(at_us) / 1e6 if at_us else None
 
     async def presences(self) -> Mapping[str, bytes]:
         """See Store."""
-        flat = await self._command("EVAL", scripts.PRESENCES, 1, scripts.PRESENCE)
-        said = {name.decode(): data for name, data in zip(flat[::2], flat[1::2], strict=True)}
-        return dict(sorted(said.items()))
+        return {name: word.data for name, word in (await self.words()).items() if word.left_s > 0}
+
+    async def words(self) -> Mapping[str, Word]:
+        """See Store."""
+        flat = await self._command("EVAL", scripts.WORDS, 1, scripts.PRESENCE, PAST_S * 1000)
+        said = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return {name.decode(): Word(data, int(left_ms) / 1000) for name, data, left_ms in sorted(said)}
 
     async def ping(self) -> str:
         """See Store."""
@@ -244,6 +253,12 @@ class RedisStore:
 
 class _ReplyLost(StoreUnavailable):
     """A command was sent, and no reply came."""
+
+
+def _change(position: str, fields: Mapping[bytes, bytes]) -> Change:
+    at_us = fields.get(b"at")  # an older release does not say
+    at_s = int(at_us) / 1e6 if at_us else None
+    return Change(position, fields[b"model"].decode(), int(fields[b"revision"]), at_s)
 
 
 def _pack(record: Record) -> bytes:

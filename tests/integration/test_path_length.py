@@ -1,4 +1,4 @@
-"""How long the path of a proxied request is, in instructions of Python code: counted, so the machine does not matter."""
+"""How long the path of a proxied request is, in instructions of Python code: a count, the same on every machine."""
 
 import asyncio
 import sys
@@ -29,7 +29,7 @@ REPLY = b'{"model_name":"m","model_version":"1","outputs":[{"name":"y","datatype
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(REPLY), REPLY)
 
 # Instructions and calls of a request, each a little above what was reached: docs/performance.md says what they are.
-BUDGETS = {"stable": (1020, 18), "canary": (1910, 56), "new heads": (1640, 35)}
+BUDGETS = {"stable": (1020, 18), "canary": (1960, 60), "new heads": (1660, 35)}
 
 
 class Wire:

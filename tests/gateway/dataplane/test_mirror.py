@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.backends.base import Reply, State
 from gateway.backends.registry import BackendKey, Slot
+from gateway.dataplane.admission import Gate
 from gateway.dataplane.comparison import Pair
 from gateway.dataplane.copies import COPY_BYTES
 from gateway.dataplane.exchange import PIN, SEQUENCE, Exchange
@@ -83,11 +84,13 @@ class Rig:
         self.now_s = 100.0
         self.due: list[Callable[[], None]] = []
         self.comparison = Compares()
+        self.gate = Gate(4)
         self.mirror = Mirror(
             self.comparison,  # type: ignore[arg-type]
             lambda: self.now_s,
             lambda _, turn: self.due.append(turn),
             max_bytes,
+            self.gate,
             Random(1),
         )
         stored = document(route(shadows=list(shadows), **parts))
@@ -126,7 +129,7 @@ class Rig:
         **state: Any,
     ) -> Exchange:
         headers = {} if key is None else {b"key": key}
-        head = InferHead(("credit", None), headers, len(body), None, 30.0, "1.1 test")
+        head = InferHead(("credit", None), headers, len(body), None, 30.0, "1.1 test", False)
         exchange = Exchange(head, body, "r", lambda *_: None, self.now_s, self.now_s)  # type: ignore[arg-type]
         exchange.route, exchange.arm = self.route, arm  # type: ignore[assignment]
         for name, value in state.items():
@@ -298,6 +301,21 @@ def test_a_full_queue_drops_the_copy_and_leaves_room_for_another_shadow() -> Non
     rig.offer(b"x" * (1024 - len(GOOD)))
     assert rig.shadows[1].evidence.waiting == 1
     rig.check_sums()
+
+
+def test_copies_are_the_first_to_go_when_too_much_is_in_work() -> None:
+    rig = Rig()
+    rig.gate.in_hand = 2  # half of what there may be
+    rig.offer()
+    rig.gate.in_hand = 3
+    rig.offer()
+    rig.gate.in_hand, rig.gate.is_late = 1, True
+    rig.offer()
+    assert (rig.evidence.offered, rig.evidence.not_sent) == (3, {"overload": 2})
+    rig.gate.is_late = False
+    rig.offer()
+    rig.run()
+    assert len(rig.backend.sent) == 2
 
 
 def test_a_hanging_shadow_has_a_fixed_number_of_copies_and_the_rest_expires() -> None:
