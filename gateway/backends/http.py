@@ -146,7 +146,7 @@ class HttpBackend:
                 return _nothing
             if self._returning:
                 ready = self._of_those_that_take(ready)
-            place = self._least_loaded(ready)
+            place = ready[0] if len(ready) == 1 else self._least_loaded(ready)
         sending = Sending(place, call, deadline_s, self.statistics, on_reply)
         place.submit(sending)
         return sending.cancel
