@@ -29,9 +29,10 @@ from gateway.dataplane.budget import RetryBudgets, RetryLimits
 from gateway.dataplane.comparison import Comparison
 from gateway.dataplane.doorkeeper import Doorkeeper, data_bounds
 from gateway.dataplane.endpoints import DataPlane
-from gateway.dataplane.fastlane import Lane, fast_lane
+from gateway.dataplane.fastlane import fast_lane
 from gateway.dataplane.frontdoor import FrontDoor, front_door
 from gateway.dataplane.infer_heads import HeadReader
+from gateway.dataplane.lane import Lane
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline

@@ -446,8 +446,10 @@ def _across(settings: Settings) -> list[Problem]:
     if not settings.admin.tokens and not settings.is_embedded:
         message = "a shared store needs tokens: give admin.tokens: [{name, role, sha256}] with the hash of a secret"
         problems.append(Problem("/admin/tokens", "missing", message))
-    if re.match(r"^(memory:|sqlite:///.+|rediss?://.+)$", settings.store_url) is None:
-        message = "store.url is memory:, sqlite:///PATH or redis://host:port"
+    if re.match(r"^(memory:|sqlite:///.+|rediss?(\+sentinel)?://.+)$", settings.store_url) is None:
+        message = (
+            "store.url is memory:, sqlite:///PATH, redis://host:port or redis+sentinel://host:port,host:port/service"
+        )
         problems.append(Problem("/store/url", "url", message))
     return problems
 

@@ -62,7 +62,8 @@ class Connections:
     ) -> None:
         self._url = url
         self._heads = heads
-        self._replies = replies
+        self._reply = replies.of
+        self._failure = replies.failure
         self._connect = connect
         self._on_refused = on_refused
         self._move = move
@@ -114,13 +115,17 @@ class Connections:
 
     def submit(self, sending: Sending) -> None:
         """Send it now, open a connection for it, queue it, or refuse it; in this order."""
-        sending.place = self
         self.in_flight += 1
-        idle = self._idle
+        call, idle, heads = sending.call, self._idle, self._heads
+        body = call.body
+        opening = heads.openings.get(len(body))
+        if opening is None or call.header_length is not None or call.via is not heads.via:
+            head = heads.of(call)
+        else:
+            head = f"{opening}{call.request_id}{heads.ending}".encode("latin-1")
         while idle:
             connection = idle.pop()
-            if connection.send(self._heads.of(sending.call), sending.call.body):
-                connection.sending, sending.carrier = sending, connection
+            if connection.send(sending, head, body):
                 return
             self._members.discard(connection)
         if self.open_count < self._max_connections:
@@ -134,13 +139,14 @@ class Connections:
 
     def give_up(self, sending: Sending) -> None:
         """Forget a cancelled sending and whatever it holds."""
-        connection = sending.carrier
-        if connection is not None:
-            sending.carrier = connection.sending = None
-            connection.abort()
-            self._forget(connection)
-        elif sending in self._waiting:
+        if sending in self._waiting:
             self._waiting.remove(sending)
+            return
+        for connection in self._members:
+            if connection.sending is sending:
+                connection.abort()
+                self._forget(connection)
+                return
         # One that waits for its dial leaves the new connection to somebody else.
 
     def renew(self) -> None:
@@ -188,29 +194,27 @@ class Connections:
         self._sockets.add(connection)
 
     def answered(
-        self, connection: Connection, status: int, body: bytes, header_length: int | None, reusable: bool
+        self,
+        connection: Connection,
+        sending: Sending,
+        status: int,
+        body: bytes,
+        header_length: int | None,
+        reusable: bool,
     ) -> None:
         """The next sending leaves before this one's reply is looked at."""
-        sending = connection.sending
-        if sending is None:
-            return
-        connection.sending = sending.carrier = None
         if not reusable:
             self._forget(connection)
         elif self._waiting:
             self._rest(connection)
         else:
             self._idle.append(connection)
-        sending.end(self._replies.of(status, body, header_length, self._url))
+        sending.end(self._reply(status, body, header_length, self._url))
 
-    def broke(self, connection: Connection, sentence: str) -> None:
+    def broke(self, connection: Connection, sending: Sending, sentence: str) -> None:
         """A reused connection may have been closed before our request came: that is no failure yet."""
-        sending = connection.sending
         self._members.discard(connection)
-        if sending is None:
-            return
-        connection.sending = sending.carrier = None
-        is_stale = connection.answers > 0 and not connection.began
+        is_stale = connection.has_answered and not connection.began
         if is_stale and sending.call.may_repeat and not sending.retried and not self._closed:
             sending.retried = True
             self.retried += 1
@@ -233,11 +237,7 @@ class Connections:
     def _carry(self, connection: Connection, sending: Sending) -> bool:
         """Send it there; ``False`` when the connection cannot be used."""
         call = sending.call
-        if not connection.send(self._heads.of(call), call.body):
-            return False
-        connection.sending = sending
-        sending.carrier = connection
-        return True
+        return connection.send(sending, self._heads.of(call), call.body)
 
     def _rest(self, connection: Connection) -> None:
         self._drop_expired()
@@ -266,7 +266,7 @@ class Connections:
             self._fail(self._waiting.popleft(), Kind.TIMEOUT, "had no connection free before the deadline")
 
     def _fail(self, sending: Sending, kind: Kind, sentence: str) -> None:
-        sending.end(self._replies.failure(kind, f"{self._url} {sentence}"))
+        sending.end(self._failure(kind, f"{self._url} {sentence}"))
 
     def _pass_on(self, sending: Sending, kind: Kind, sentence: str) -> None:
         """It was sent nowhere: another server may have it."""

@@ -1,8 +1,8 @@
 """What became of an attempt by gRPC, as a reply: what a client gets over HTTP from the same server."""
 
-from gateway.backends.base import Call, Reply
+from gateway.backends.base import Answer, Call, Reply
 from gateway.backends.http2.heads import Head
-from gateway.backends.replies import OK, Replies
+from gateway.backends.replies import Replies
 from gateway.errors import error_body
 from gateway.protocol.answer import WrongVersion
 from gateway.protocol.grpc_answers import GrpcAnswerWriter
@@ -61,7 +61,7 @@ class GrpcReplies:
         except (Unreadable, NotFinite) as problem:
             sentence = f"the version's answer breaks its contract: {problem}"
             return Reply(Kind.CONTRACT, 502, error_body(sentence), None, f"{url}: {problem}")
-        return Reply(OK, 200, body, header_length)
+        return Answer(200, body, header_length)
 
     def _refused(self, head: Head, url: str) -> Reply:
         code = head.grpc_status

@@ -76,6 +76,7 @@ class HttpBackend:
         self.state = State.LOADING
         self._replies = Replies(public_model, public_version, version if holds_to_version else None)
         self._ready: tuple[Pool, ...] = ()
+        self._only: Pool | None = None  # the one that is ready, where it is one
         self._returning = False  # some of them get less than their share
         self._signature: Signature | None = None
         self._turn = 0
@@ -137,13 +138,15 @@ class HttpBackend:
 
     def submit(self, call: Call, deadline_s: float, on_reply: Callable[[Reply], None]) -> Callable[[], None]:
         """Start an attempt. A version that is not ready answers at once."""
-        ready: Sequence[Pool] = self._ready
-        if not ready:
-            on_reply(self._replies.failure(Kind.UNREACHABLE, self.reason))
-            return _nothing
-        if self._returning:
-            ready = self._of_those_that_take(ready)
-        place = ready[0] if len(ready) == 1 else self._least_loaded(ready)
+        place = self._only
+        if place is None:
+            ready: Sequence[Pool] = self._ready
+            if not ready:
+                on_reply(self._replies.failure(Kind.UNREACHABLE, self.reason))
+                return _nothing
+            if self._returning:
+                ready = self._of_those_that_take(ready)
+            place = ready[0] if len(ready) == 1 else self._least_loaded(ready)
         sending = Sending(place, call, deadline_s, self.statistics, on_reply)
         place.submit(sending)
         return sending.cancel
@@ -175,7 +178,8 @@ class HttpBackend:
         if not others or sending.moves >= len(self.instances):
             return False
         sending.moves += 1
-        self._least_loaded(others).submit(sending)
+        sending.place = self._least_loaded(others)
+        sending.place.submit(sending)
         return True
 
     def _may_eject(self) -> bool:
@@ -199,6 +203,7 @@ class HttpBackend:
             return
         ready = [instance for instance in self.instances if instance.state is State.READY]
         self._ready = tuple(instance.connections for instance in ready)
+        self._only = self._ready[0] if len(ready) == 1 else None
         self._returning = len(ready) > 1
         if ready:
             self._signature = ready[0].signature
@@ -211,7 +216,7 @@ class HttpBackend:
             return
         self.state = state
         if state is State.CLOSED:
-            self._ready = ()
+            self._ready, self._only = (), None
         self._asked.set()
         if self._on_state is not None:
             self._on_state()

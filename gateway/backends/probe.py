@@ -40,17 +40,23 @@ class _Question:
         pass
 
     def answered(
-        self, _connection: Connection, status: int, body: bytes, _header_length: int | None, _reusable: bool
+        self,
+        _connection: Connection,
+        _sending: object,
+        status: int,
+        body: bytes,
+        _header_length: int | None,
+        _reusable: bool,
     ) -> None:
         if not self.answer.done():
             self.answer.set_result(RawAnswer(status, body))
 
-    def broke(self, _connection: Connection, sentence: str) -> None:
+    def broke(self, _connection: Connection, _sending: object, sentence: str) -> None:
         if not self.answer.done():
             self.answer.set_exception(NotReady(sentence))
 
     def lost(self, connection: Connection) -> None:
-        self.broke(connection, "closed a new connection at once")
+        self.broke(connection, self, "closed a new connection at once")
 
     def ended(self, _connection: Connection) -> None:
         if not self.gone.done():
@@ -69,7 +75,7 @@ async def ask(connect: Connect, head: bytes, timeout_s: float = PROBE_TIMEOUT_S)
         async with asyncio.timeout(timeout_s):
             connection = await connect(lambda: Connection(question, KnownHeads(), MAX_PROBE_BYTES))
             if connection.is_usable:
-                connection.send(head, b"")
+                connection.send(question, head, b"")
             return await question.answer
     except TimeoutError:
         raise NoAnswer(f"did not answer a probe within {timeout_s:g} s") from None

@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from gateway.backends.base import Call, Reply
-from gateway.backends.connection import Connection
 from gateway.backends.health import Health
 from gateway.backends.statistics import Statistics
 from routing.analysis.outcome import Kind, is_fault
@@ -59,7 +58,6 @@ class Sending:
 
     Attributes:
         place: What it was given to.
-        carrier: The connection that it rides.
         is_over: Whether it was replied to or given up.
         moves: How often it went on to another server, having been sent nowhere.
         retried: Whether a stale connection has already cost it one try.
@@ -70,7 +68,6 @@ class Sending:
         "_on_reply",
         "_statistics",
         "call",
-        "carrier",
         "deadline_s",
         "is_over",
         "moves",
@@ -92,7 +89,6 @@ class Sending:
         self._statistics = statistics
         self._on_reply = on_reply
         self._begin_s = perf_counter()
-        self.carrier: Connection | None = None
         self.is_over = False
         self.moves = 0
         self.retried = False
@@ -102,18 +98,21 @@ class Sending:
         if self.is_over:
             return
         self.is_over = True
-        self.carrier = None
-        self.place.in_flight -= 1
-        took_s = perf_counter() - self._begin_s
+        place = self.place
+        place.in_flight -= 1
+        now_s = perf_counter()
         if reply.kind is OK:
-            self._statistics.passed(took_s)
-            if self.place.health.faults:
-                self.place.health.good()
+            statistics = self._statistics
+            statistics.others += 1
+            statistics.others_s += now_s - self._begin_s
+            statistics.last_s = now_s
+            if place.health.faults:
+                place.health.good()
         elif is_fault(reply.kind):
-            self._statistics.failed(took_s)
+            self._statistics.failed(now_s - self._begin_s)
             self._fault()
         elif reply.kind is Kind.REJECTED:
-            self.place.health.good()
+            place.health.good()
         self._on_reply(reply)
 
     def cancel(self) -> None:

@@ -46,7 +46,7 @@ from routing.table import Route
 log = logging.getLogger("turnout.supervisor")
 
 RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 2.0
+RETRY_MAX_S = 0.5  # a store that is back is found in less than a second
 STALE_AFTER_S = 10.0
 SAVE_AFTER_S = 0.02  # the disk copy waits so long for more changes, and stays out of the way of this one
 STOP_S = 3.0  # an end must not wait for a store that hangs

@@ -1,8 +1,9 @@
 """Bounds at the front door: bodies, concurrency, deadlines, identifiers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
+from itertools import chain, count
 from math import ceil
 from random import SystemRandom
 
@@ -106,23 +107,22 @@ class Priorities:
 
 
 class RequestIds:
-    """Identifiers for requests that bring none: unlike any other process's, and never the same twice."""
+    """Identifiers for requests that bring none: unlike any other process's, and never the same twice.
 
-    __slots__ = ("_beginning", "_mine", "_next")
+    Attributes:
+        new: Gives the next one: 32 hexadecimal digits.
+    """
+
+    __slots__ = ("_mine", "new")
 
     def __init__(self) -> None:
         self._mine = f"{SystemRandom().getrandbits(64):016x}"
-        self._next = 0
-        self._beginning = ""
+        self.new: Callable[[], str] = chain.from_iterable(map(self._next, count())).__next__
 
-    def new(self) -> str:
-        """32 hexadecimal digits."""
-        number = self._next
-        self._next = number + 1
-        last = number & 0xFF
-        if not last:
-            self._beginning = f"{self._mine}{number >> 8:014x}"
-        return self._beginning + _LAST_DIGITS[last]
+    def _next(self, number: int) -> Iterator[str]:
+        """The next 256."""
+        beginning = f"{self._mine}{number:014x}"
+        return map(beginning.__add__, _LAST_DIGITS)
 
 
 def request_id(headers: Mapping[bytes, bytes], ids: RequestIds) -> str:

@@ -28,7 +28,8 @@ from gateway.dataplane.admission import (
     via,
 )
 from gateway.dataplane.decoding import ACCEPTED, Decoder, coding_of
-from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.exchange import Exchange, Watched
+from gateway.dataplane.infer_heads import InferHead
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.tally import Tally
 from gateway.errors import (
@@ -240,19 +241,18 @@ class DataPlane:
         watcher: list[asyncio.Task[None]] = []
         model, version = asked.names
 
-        def deliver(reply: Reply) -> None:
+        def deliver(_exchange: Exchange, reply: Reply, named: Named, _now_s: float) -> None:
             if not answered.done():
-                answered.set_result(Answer(reply.status, reply.body, exchange.named, reply.header_length))
+                answered.set_result(Answer(reply.status, reply.body, named, reply.header_length))
 
-        exchange = Exchange(
-            model,
+        patience_s = asked.deadline_s - asked.started_s
+        exchange = Watched(
+            InferHead((model, version), asked.headers, len(body), length, patience_s, asked.via, False),
             body,
-            header_length=length,
-            request_id=asked.identifier,
-            via=asked.via,
-            started_s=asked.started_s,
-            deadline_s=asked.deadline_s,
-            deliver=deliver,
+            asked.identifier,
+            deliver,
+            asked.started_s,
+            monotonic(),
             on_old=lambda: watcher.append(loop.create_task(_until_gone(asked.request, answered))),
         )
 
@@ -261,8 +261,7 @@ class DataPlane:
 
         asked.request.scope["turnout.on_left"] = left
         try:
-            exchange.begun_s = monotonic()
-            self._pipeline.begin(exchange, version, asked.headers)
+            self._pipeline.begin(exchange)
             return await answered
         finally:
             self._pipeline.abandon(exchange)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 from gateway.dataplane.admission import Gate
-from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.exchange import Exchange, Watched
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
 from gateway.dataplane.pipeline import Pipeline
@@ -85,18 +85,18 @@ class Sweeper:
         self._timer = self._loop.call_later(self.PERIOD_S, self._tick)
 
     def _look(self, exchange: Exchange, now_s: float) -> None:
-        if exchange.is_done:
+        if exchange not in self._pipeline.in_work:
             return
-        if exchange.refusal is None and exchange.dispatched_s:
+        trial = exchange.trial
+        if exchange.dispatched_s and (trial is None or trial.refusal is None):
             self._observer.aged(exchange, now_s - exchange.dispatched_s)
         if now_s >= exchange.attempt_deadline_s:
             if exchange.left_s:  # the time of a client that may be gone is nobody's fault
                 self._pipeline.abandon(exchange)
             else:
                 self._pipeline.expire(exchange)
-        elif exchange.on_old is not None and now_s - exchange.started_s > self.OLD_S:
-            on_old, exchange.on_old = exchange.on_old, None
-            on_old()
+        elif isinstance(exchange, Watched) and now_s - exchange.started_s > self.OLD_S:
+            exchange.watch()
 
     def _flush(self, now_s: float) -> None:
         for route in list(self._runtime.current.routes.values()):

@@ -101,7 +101,7 @@ class Evidence:
         seconds: Times of good attempts for the metrics, over all epochs.
         trip: Why the guard tripped, once it has.
         lowered: The arm gets no draws: a guard tripped and acts.
-        seen: Attempts of stable that are evidence, dispatched since the last flush.
+        unsent: Draws of stable that were not sent to it, since the last flush: it was not ready.
         lowest_threshold_s: Latency below which no objective cares.
         alarm: Why a trip was not acted on, when the fault is shared or stable is gone; else empty.
         would_have_flipped: What a guard that does not act would have done; else empty.
@@ -110,6 +110,7 @@ class Evidence:
 
     __slots__ = (
         "_caps",
+        "_drawn",
         "_fresh",
         "_histogram",
         "_hits",
@@ -126,9 +127,9 @@ class Evidence:
         "merged",
         "objectives",
         "seconds",
-        "seen",
         "since_s",
         "trip",
+        "unsent",
         "would_have_flipped",
     )
 
@@ -151,7 +152,8 @@ class Evidence:
         self.lowered = False
         self.alarm = ""
         self.would_have_flipped = ""
-        self.seen = 0
+        self.unsent = 0
+        self._drawn = self.counters.drawn  # as of the last flush
         self.lowest_threshold_s = min(
             (o.threshold_s for o in self.objectives if o.threshold_s is not None), default=float("inf")
         )
@@ -195,11 +197,14 @@ class Evidence:
 
     def flush(self) -> None:
         """Step stable's own detector on what came since the last flush."""
-        if self.seen or self._hits:
+        drawn = self.counters.drawn
+        seen = drawn - self._drawn - self.unsent
+        self._drawn, self.unsent = drawn, 0
+        if seen or self._hits:
             names = [ERRORS, *(o.name for o in self.objectives if o.threshold_s is not None)]
-            self.merged.flush({name: (self.seen, self._hits.get(name, 0)) for name in names})
-            self._untold += self.seen
-            self.seen, self._hits = 0, {}
+            self.merged.flush({name: (seen, self._hits.get(name, 0)) for name in names})
+            self._untold += seen
+            self._hits = {}
 
     def take(self, *, is_stable: bool) -> dict[str, tuple[int, list[int | None]]]:
         """By objective, attempts and the keys of hits since the last call, for a detector over all workers."""
@@ -219,13 +224,15 @@ class Named:
     Attributes:
         headers: As names and values.
         lines: The same as they go out, behind the end of another line, each with its own.
+        last_lines: The same where they end the head.
     """
 
-    __slots__ = ("headers", "lines")
+    __slots__ = ("headers", "last_lines", "lines")
 
     def __init__(self, headers: tuple[Header, ...]) -> None:
         self.headers = headers
         self.lines = b"\r\n" + b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.last_lines = self.lines + b"\r\n"
 
 
 NAMELESS = Named(())  # of an answer that no version stands behind

@@ -26,7 +26,7 @@ class CompiledRoute:
         shadows: Where copies go.
         key_sources: ``(is_cookie, name)`` in order, names lower-case for headers.
         attempt_cap_s: Longest time of a canary's attempt that may be retried; ``None``: half the remaining time.
-        timings: Times of its requests, and what the gateway adds to them.
+        times: Times of its requests, and what the gateway adds to them.
         users: Requests that still hold this route.
     """
 
@@ -47,7 +47,7 @@ class CompiledRoute:
         "side_effects",
         "slots",
         "stable",
-        "timings",
+        "times",
         "users",
     )
 
@@ -80,10 +80,7 @@ class CompiledRoute:
             max(THRESHOLDS_AN_ATTEMPT * latency.largest_ms() / 1000, MIN_ATTEMPT_S) if latency else None
         )
         thresholds_s = _thresholds_s(slo_objectives(route.slo))
-        self.timings = (
-            ledger.request_seconds(route.model, thresholds_s),
-            ledger.overhead_seconds(route.model, thresholds_s),
-        )
+        self.times = ledger.times(route.model, thresholds_s)
         self.users = 0
         self.retired = False
         self._on_idle = on_idle
@@ -97,6 +94,23 @@ class CompiledRoute:
         """A request has let go of this route, which serves no more."""
         if self.users == 0:
             self._on_idle(self)
+
+
+def sticky_key(route: CompiledRoute, headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The first sticky key that a request carries; ``None`` makes it an independent draw."""
+    for is_cookie, name in route.key_sources:
+        value = _cookie(headers.get(b"cookie", b""), name) if is_cookie else headers.get(name)
+        if value:
+            return value
+    return None
+
+
+def _cookie(header: bytes, name: bytes) -> bytes | None:
+    for part in header.split(b";"):
+        found, _, value = part.strip().partition(b"=")
+        if found == name:
+            return value.strip()
+    return None
 
 
 def compile_route(

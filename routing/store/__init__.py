@@ -1,7 +1,5 @@
 """The one edge of ``routing``: where documents, their history and the order of changes are kept."""
 
-from urllib.parse import parse_qsl, urlsplit
-
 from routing.store.base import Change, Record, Store, Word
 from routing.store.history import GENESIS_SHA256, UNREADABLE, HistoryEntry, chain, verify
 from routing.store.memory import MemoryStore
@@ -35,7 +33,7 @@ __all__ = [
     "write",
 ]
 
-SHAPES = "memory:, sqlite:///FILE, sqlite:////ABSOLUTE/FILE, redis://HOST:PORT/DB or rediss://HOST:PORT/DB"
+SHAPES = "memory:, sqlite:///FILE, sqlite:////ABSOLUTE/FILE, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB"
 
 
 def store_from_url(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Store:
@@ -50,8 +48,7 @@ def store_from_url(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Store:
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and separator:
         return SqliteStore(_sqlite_path(rest))
-    if scheme in ("redis", "rediss") and separator:
-        _check_redis_url(url)
+    if scheme in ("redis", "rediss", "redis+sentinel", "rediss+sentinel") and separator:
         return RedisStore(url, command_timeout_s=timeout_s)
     raise ValueError(f"this is no store URL: write {SHAPES}")
 
@@ -63,17 +60,3 @@ def _sqlite_path(rest: str) -> str:
     if not path or path.endswith("/") or path == ":memory:" or "\0" in path:
         raise ValueError("a sqlite URL names a file, as in sqlite:///turnout.db; to keep nothing write memory:")
     return path
-
-
-def _check_redis_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"the redis URL cannot be read: {error}") from None
-    database = parts.path.removeprefix("/")
-    if not host or (database and not database.isdigit()) or parts.fragment:
-        raise ValueError("a redis URL is redis://HOST:PORT/DB, where DB is a number and may be left out")
-    unknown = sorted(name for name, _ in parse_qsl(parts.query) if not name.startswith("ssl_"))
-    if unknown:
-        raise ValueError(f"a redis URL takes only ssl_* options, not {', '.join(unknown)}: timeouts are turnout's own")

@@ -15,13 +15,15 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, RedisError, ResponseError
 
 from routing.errors import OutcomeUnknown, PositionLost, StaleRevision, StoreUnavailable
 from routing.store import redis_scripts as scripts
 from routing.store.base import Change, Record, Word, check_step, make_position, sequence_in
 from routing.store.history import HistoryEntry, encode, entry_in
 from routing.store.redis_pool import RedisPool
+from routing.store.redis_sentinel import Sentinels
+from routing.store.redis_url import place_in
 
 COMMAND_TIMEOUT_S = 1.0  # one command, from waiting for a connection to the whole reply
 WATCH_BLOCK_S = 1.0  # how long the server holds a watch without news; then the store's identity is checked
@@ -37,7 +39,7 @@ class RedisStore:
     """Implements Store on one Redis or Valkey server, 6.2 or later. Use it from one event loop.
 
     Args:
-        url: ``redis://`` or ``rediss://``; settings of timeouts and retries in it are overruled.
+        url: ``redis://``, ``rediss://``, or either with ``+sentinel``.
         command_timeout_s: Bound of one command. A write whose reply is lost takes up to two of them.
         block_s: How long a watch waits at the server.
 
@@ -54,8 +56,9 @@ class RedisStore:
         self.pool = RedisPool(self._command)
         self._timeout_s = command_timeout_s
         self._block_s = block_s
+        place = place_in(url)
         self._options: dict[str, Any] = {
-            **parse_url(url),
+            **parse_url(place.url),
             "retry": Retry(NoBackoff(), 0),
             "socket_connect_timeout": command_timeout_s,
             "socket_timeout": block_s + 2 * command_timeout_s,
@@ -65,6 +68,10 @@ class RedisStore:
             "timeout": command_timeout_s,
         }
         self._where = f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
+        if place.sentinels:
+            sentinels = Sentinels(place, self._options)
+            self._options |= {"find": sentinels.find, "connection_class": sentinels.connection_class}
+            self._where = f"{place.service} of the Sentinels"
         self._commands: BlockingConnectionPool | None = None
         self._watches: BlockingConnectionPool | None = None
 
@@ -223,8 +230,12 @@ class RedisStore:
 
     async def _exchange(self, connection: AbstractConnection, timeout_s: float, *args: Any) -> Any:
         async with self._ours(timeout_s, _ReplyLost):
-            await connection.send_command(*args)
-            return await connection.read_response()
+            try:
+                await connection.send_command(*args)
+                return await connection.read_response()
+            except ReadOnlyError:  # it is no master any more: the next connection looks for the one there is
+                await connection.disconnect()
+                raise
 
     @contextlib.asynccontextmanager
     async def _connection(self, pool: BlockingConnectionPool | None) -> AsyncIterator[AbstractConnection]:
