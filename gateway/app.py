@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.backends.base import Backend, State
 from gateway.backends.health import HealthRules
 from gateway.backends.http import HttpBackend
+from gateway.backends.inquiry import Inquiry
 from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.backends.transport import Bounds
@@ -36,6 +37,7 @@ from gateway.dataplane.lane import Lane
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline
+from gateway.dataplane.servers import Servers
 from gateway.dataplane.sweeper import Sweeper
 from gateway.dataplane.tally import Tally
 from gateway.metrics.block import Block
@@ -119,6 +121,7 @@ class Worker:
         self.sync = Sync(
             self.runtime, self.registry, self._repository, end.send, self._ledger, opaque=settings.headers.opaque
         )
+        self._servers = Servers(Inquiry())
         self.data_plane = DataPlane(
             settings,
             self.runtime,
@@ -128,6 +131,7 @@ class Worker:
             replica_id,
             self.gate,
             ids,
+            self._servers,
         )
         keeper = Doorkeeper(data_bounds(settings.server), self._ledger.bound_hit)
         self.data_door: type[FrontDoor] = front_door(keeper)
@@ -180,6 +184,7 @@ class Worker:
         self._sweeper.stop()
         self.data_plane.close()
         self.mirror.stop()
+        await self._servers.close()
         await self.registry.close()
         self._loaders.shutdown(wait=False)
 
@@ -213,7 +218,7 @@ class Worker:
         match about:
             case "routes":
                 self._teller.totals()  # before the answer, so that who asks knows all of it
-                return await self._routes(models, route_facts)
+                return await self._routes(models, self._facts_of)
             case "signs":
                 return await self._routes(models, route_signs)
             case "signatures":
@@ -239,6 +244,12 @@ class Worker:
             if index % ROUTES_A_TURN == 0:
                 await asyncio.sleep(0)
         return found
+
+    def _facts_of(self, route: CompiledRoute, now_s: float) -> dict[str, Any]:
+        facts = route_facts(route, now_s)
+        for arm, told in zip(route.by_version.values(), facts["variants"], strict=True):
+            self._servers.tell(arm, told.get("instances", ()))
+        return facts
 
     def overview(self) -> Mapping[str, Any]:
         """What the worker says of itself."""

@@ -118,7 +118,7 @@ def test_no_command_is_documented_that_is_not_there() -> None:
 
 def test_every_path_of_the_data_plane_is_documented() -> None:
     plane = DataPlane(
-        Settings(), _Anything(), _Anything(), _Anything(), lambda: False, "name", _Anything(), _Anything()
+        Settings(), _Anything(), _Anything(), _Anything(), lambda: False, "name", _Anything(), _Anything(), _Anything()
     )  # type: ignore[arg-type]
     page = (REFERENCE / "protocol.md").read_text()
     for path in plane.app().routes:

@@ -1,4 +1,4 @@
-"""Triton's repository API: models loaded and unloaded on a server, by HTTP or gRPC."""
+"""Triton's repository API and statistics: models loaded, unloaded and told of by a server, over HTTP or gRPC."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,8 +13,9 @@ from gateway.backends.grpc_question import ask_in_turn
 from gateway.backends.http2.connection import Http2Connection
 from gateway.backends.probe import PROBE_TIMEOUT_S, NotReady, RawAnswer, ask
 from gateway.backends.transport import address_of
-from gateway.protocol.grpc_models import in_repository, named, read_ready
+from gateway.protocol.grpc_models import in_repository, named, read_index, read_ready, read_statistics
 from gateway.protocol.protobuf import Unreadable
+from gateway.protocol.words import Numbers, States, UnreadableWords, parse_index, parse_statistics
 
 CHANGE_TIMEOUT_S = 600.0  # for a load, which is answered when the model is there, or an unload
 MAX_WORDS = 500  # characters of a server's reason that are kept
@@ -29,7 +30,7 @@ class Repository:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._host, self._port, _ = address_of(url)
+        self._host, self._port, self._prefix = address_of(url)
         self._is_grpc = url.startswith("grpc:")
 
     async def is_ready(self, model: str, version: str) -> bool:
@@ -62,6 +63,39 @@ class Repository:
         """
         await self._change("unload", model)
 
+    async def index(self, timeout_s: float) -> States:
+        """State and reason of every version there.
+
+        Raises:
+            NotReady: The server says nothing within ``timeout_s``, or something else.
+        """
+        try:
+            if self._is_grpc:
+                return read_index(await self._ask_grpc("RepositoryIndex", b"", timeout_s))
+            return parse_index(await self._said("POST", "/v2/repository/index", timeout_s))
+        except (Unreadable, UnreadableWords) as problem:
+            raise NotReady(str(problem)) from None
+
+    async def statistics(self, model: str, timeout_s: float) -> Numbers:
+        """What each version of a model has done there, or of every model where none is named.
+
+        Raises:
+            NotReady: As ``index``.
+        """
+        try:
+            if self._is_grpc:
+                return read_statistics(await self._ask_grpc("ModelStatistics", named(model, None), timeout_s))
+            path = f"/v2/models/{quote(model, safe='')}/stats" if model else "/v2/models/stats"
+            return parse_statistics(await self._said("GET", path, timeout_s))
+        except (Unreadable, UnreadableWords) as problem:
+            raise NotReady(str(problem)) from None
+
+    async def _said(self, verb: str, path: str, timeout_s: float) -> bytes:
+        answer = await self._ask_http(verb, path, timeout_s)
+        if answer.status != 200:
+            raise NotReady(f"answered {answer.status}: {_words(answer.body)}")
+        return answer.body
+
     async def _change(self, verb: str, model: str) -> None:
         if self._is_grpc:
             await self._ask_grpc(f"RepositoryModel{verb.capitalize()}", in_repository(model), CHANGE_TIMEOUT_S)
@@ -77,7 +111,7 @@ class Repository:
             return connection
 
         name = f"[{self._host}]" if ":" in self._host else self._host
-        head = f"{verb} {path} HTTP/1.1\r\nhost: {name}:{self._port}\r\nconnection: close\r\n"
+        head = f"{verb} {self._prefix}{path} HTTP/1.1\r\nhost: {name}:{self._port}\r\nconnection: close\r\n"
         body = "content-type: application/json\r\ncontent-length: 2\r\n\r\n{}" if verb == "POST" else "\r\n"
         return await ask(connect, (head + body).encode(), timeout_s)
 

@@ -31,6 +31,7 @@ from gateway.dataplane.decoding import ACCEPTED, Decoder, coding_of
 from gateway.dataplane.exchange import Exchange, Watched
 from gateway.dataplane.infer_heads import InferHead
 from gateway.dataplane.pipeline import Pipeline
+from gateway.dataplane.servers import Servers
 from gateway.dataplane.tally import Tally
 from gateway.errors import (
     BadRequest,
@@ -74,6 +75,7 @@ class DataPlane:
         name: What this gateway calls itself in ``via``.
         gate: Counts requests in hand.
         ids: For requests that bring none.
+        servers: Tells of versions on Triton servers what these say.
 
     Attributes:
         is_started: Documents were applied and no stable version is still being loaded.
@@ -89,6 +91,7 @@ class DataPlane:
         name: str,
         gate: Gate,
         ids: RequestIds,
+        servers: Servers,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
@@ -98,6 +101,7 @@ class DataPlane:
         self._name = name
         self._gate = gate
         self._ids = ids
+        self._servers = servers
         self._decoder = Decoder(settings.server.max_body_bytes)
         self._priorities = Priorities(settings)
         self.is_started = False
@@ -132,10 +136,10 @@ class DataPlane:
             Route("/v2/health/live", self._live, methods=["GET"]),
             Route("/v2/health/ready", self._ready, methods=["GET"]),
             Route("/v2/repository/index", self._index, methods=["POST"]),
-            Route("/v2/models/stats", self._about(models.statistics), methods=["GET"]),
+            Route("/v2/models/stats", self._statistics, methods=["GET"]),
             *(Route(path, self._about(models.metadata), methods=["GET"]) for path in v2),
             *(Route(path + "/config", self._about(models.config), methods=["GET"]) for path in v2),
-            *(Route(path + "/stats", self._about(models.statistics), methods=["GET"]) for path in v2),
+            *(Route(path + "/stats", self._statistics, methods=["GET"]) for path in v2),
             *(Route(path + "/ready", self._model_ready, methods=["GET"]) for path in v2),
             *(Route(path, self._model_ready, methods=["GET"]) for path in v1),
         ]
@@ -175,7 +179,14 @@ class DataPlane:
         body = await self._body_in_time(request, patience_s)
         if coding is not None:
             body = await self._decoded(body, coding, started_s + patience_s)
-        return self._json(request, models.index(self._runtime.current, body))
+        ready = models.asks_for_ready(body)
+        entries = await self._servers.index(models.arms_of(self._runtime.current, None, None))
+        return self._json(request, [one for one in entries if one["state"] == "READY" or not ready])
+
+    async def _statistics(self, request: Request) -> Response:
+        model, version = (request.path_params.get(name) for name in ("model", "version"))
+        arms = models.arms_of(self._runtime.current, model, version)
+        return self._json(request, {"model_stats": await self._servers.statistics(arms)})
 
     async def _infer(self, request: Request) -> Response:
         return await self._within_bounds(request, self._inferred)

@@ -75,25 +75,29 @@ def config(snapshot: Snapshot, model: str, version: str | None) -> Plain:
     return model_config(model, arm.slot.backend.engine, signature_of(arm))
 
 
-def statistics(snapshot: Snapshot, model: str | None, version: str | None) -> Plain:
-    """Triton's statistics: of one version, of all of a model, or of all models."""
+def arms_of(snapshot: Snapshot, model: str | None, version: str | None) -> list[Arm]:
+    """One version, all of a model, or all of all models.
+
+    Raises:
+        ModelNotFound: There is none of the model.
+        VersionNotFound: There is no such version.
+    """
     if model is None:
-        arms = list(_every(snapshot))
-    elif version is not None:
-        arms = [arm_of(snapshot, model, version)]
-    else:
-        arms = _arms(snapshot, model)
-        if not arms:
-            raise ModelNotFound(unrouted(snapshot, model))
-    return {
-        "model_stats": [
-            {"name": arm.model, "version": arm.version, **arm.slot.backend.statistics.as_json()} for arm in arms
-        ]
-    }
+        return list(_every(snapshot))
+    if version is not None:
+        return [arm_of(snapshot, model, version)]
+    if arms := _arms(snapshot, model):
+        return arms
+    raise ModelNotFound(unrouted(snapshot, model))
 
 
-def index(snapshot: Snapshot, body: bytes) -> list[Plain]:
-    """Triton's repository index; ``{"ready": true}`` asks for versions that are ready only.
+def statistics(arm: Arm) -> Plain:
+    """What a version has done here, in the form of Triton's statistics."""
+    return {"name": arm.model, "version": arm.version, **arm.slot.backend.statistics.as_json()}
+
+
+def asks_for_ready(body: bytes) -> bool:
+    """Whether a question for the index is about versions that are ready only: ``{"ready": true}``.
 
     Raises:
         BadRequest: The body is something else.
@@ -101,10 +105,11 @@ def index(snapshot: Snapshot, body: bytes) -> list[Plain]:
     ready = read_object(body).get("ready", False) if body.strip() else False
     if not isinstance(ready, bool):
         raise BadRequest("`ready` is neither true nor false")
-    return [_entry(arm) for arm in _every(snapshot) if arm.slot.is_ready or not ready]
+    return ready
 
 
-def _entry(arm: Arm) -> Plain:
+def entry(arm: Arm) -> Plain:
+    """A version in the form of Triton's repository index, as this gateway sees it."""
     backend = arm.slot.backend
     state = {State.READY: "READY", State.LOADING: "LOADING"}.get(backend.state, "UNAVAILABLE")
     return {"name": arm.model, "version": arm.version, "state": state, "reason": backend.public_reason}

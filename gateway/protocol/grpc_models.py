@@ -1,4 +1,4 @@
-"""What the protocol's gRPC form says of models: readiness, metadata, the repository's index."""
+"""What the protocol's gRPC form says of models: readiness, metadata, statistics, the repository's index."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from gateway.protocol import protobuf
 from gateway.protocol.metadata import parse_signature
 from gateway.protocol.protobuf import Bytes, Unreadable
 from gateway.protocol.shapes import Signature
+from gateway.protocol.words import DURATIONS, Numbers, States, numbers_of, states_of
 
-READY_INDEX = protobuf.number(2, 1)  # asks the index for what is ready
 MAX_MODELS = 65_536  # entries of an index
 
 
@@ -64,21 +64,69 @@ def _tensor(message: Bytes) -> dict[str, Any]:
     return plain
 
 
-def read_index(message: bytes) -> list[dict[str, str]]:
-    """The entries of a ``RepositoryIndexResponse``, as their JSON form has them.
+def read_index(message: bytes) -> States:
+    """State and reason of each version in a ``RepositoryIndexResponse``.
 
     Raises:
         Unreadable: It is none, or is too long.
     """
-    found = []
-    for field, value in protobuf.read(message):
-        if field == 1:
-            found.append(_indexed(protobuf.view(value)))
-        if len(found) > MAX_MODELS:
-            raise Unreadable(f"lists more than {MAX_MODELS} models")
+    return states_of([_indexed(entry) for entry in _entries(message)])
+
+
+def read_statistics(message: bytes) -> Numbers:
+    """The numbers of a ``ModelStatisticsResponse``.
+
+    Raises:
+        Unreadable: It is none, or is too long.
+    """
+    return numbers_of([_counted(entry) for entry in _entries(message)])
+
+
+def _entries(message: bytes) -> list[Bytes]:
+    found = [protobuf.view(value) for field, value in protobuf.read(message) if field == 1]
+    if len(found) > MAX_MODELS:
+        raise Unreadable(f"lists more than {MAX_MODELS} models")
     return found
 
 
 def _indexed(message: Bytes) -> dict[str, str]:
     names = {1: "name", 2: "version", 3: "state", 4: "reason"}
-    return {names[field]: protobuf.as_text(value) for field, value in protobuf.read(message) if field in names}
+    found = {names[field]: protobuf.as_text(value) for field, value in protobuf.read(message) if field in names}
+    return {"name": "", **found}
+
+
+def _counted(message: Bytes) -> dict[str, Any]:
+    plain: dict[str, Any] = {"name": "", "version": ""}
+    for field, value in protobuf.read(message):
+        match field:
+            case 1:
+                plain["name"] = protobuf.as_text(value)
+            case 2:
+                plain["version"] = protobuf.as_text(value)
+            case 3:
+                plain["last_inference"] = _count(value)
+            case 4:
+                plain["inference_count"] = _count(value)
+            case 5:
+                plain["execution_count"] = _count(value)
+            case 6:
+                plain["inference_stats"] = _durations(protobuf.view(value))
+    return plain
+
+
+def _durations(message: Bytes) -> dict[str, dict[str, int]]:
+    return {
+        DURATIONS[field - 1]: {
+            ("count", "ns")[part - 1]: _count(number)
+            for part, number in protobuf.read(protobuf.view(value))
+            if part in (1, 2)
+        }
+        for field, value in protobuf.read(message)
+        if 1 <= field <= len(DURATIONS)
+    }
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int):
+        raise Unreadable("sent a message with bytes where a number belongs")
+    return value

@@ -111,14 +111,20 @@ def _instances(arms: Sequence[Facts]) -> list[dict[str, Any]]:
     for arm in arms:
         for instance in arm.get("instances", ()):
             by_url.setdefault(instance["url"], []).append(instance)
-    said = ("url", "state", "reason")
+    said = ("url", "state", "reason", "server")
     return [
         {
-            **{name: _worst(seen)[name] for name in said},
+            **{name: _worst(seen)[name] for name in said[:3]},
             **_sum({name: count for name, count in one.items() if name not in said} for one in seen),
+            **_latest([one["server"] for one in seen if one.get("server")]),
         }
         for seen in by_url.values()
     ]
+
+
+def _latest(servers: Sequence[Facts]) -> dict[str, Any]:
+    """What a server said last, to whichever worker: it counts for all of them."""
+    return {"server": min(servers, key=lambda words: float(words["age_s"]))} if servers else {}
 
 
 def _worst(items: Sequence[Facts]) -> Facts:

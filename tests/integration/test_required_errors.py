@@ -230,7 +230,9 @@ def every_path() -> list[Route]:
     anything: Any = SimpleNamespace()
     return [
         path
-        for path in DataPlane(Settings(), anything, anything, anything, lambda: False, "name", anything, anything)
+        for path in DataPlane(
+            Settings(), anything, anything, anything, lambda: False, "name", anything, anything, anything
+        )
         .app()
         .routes
         if isinstance(path, Route)
