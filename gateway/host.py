@@ -97,6 +97,8 @@ class Host:
             refusals=self._refusals,
             refused=self._refused,
             metrics_are_open=settings.metrics.open,
+            known=self.supervisor.known,
+            keep=self.supervisor.keep,
         )
         self.metrics_app: ASGIApp = scrape_app(
             tokens, self.scraper.scrape, self._refused, self._refusals, metrics_are_open=settings.metrics.open

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from routing import edit
 from routing.codec import as_json, decode, encode
 from routing.document import Document, RouteDocument
 from routing.edit import next_document
-from routing.errors import InvalidDocument, Problem, RouteNotFound, StaleRevision
+from routing.errors import InvalidDocument, Problem, RouteNotFound, StaleRevision, StoreUnavailable
 from routing.parse import parse_route
 from routing.store import Draft, Record, Store, write
 from routing.table import Route
@@ -20,6 +20,8 @@ from routing.table import Route
 log = logging.getLogger("turnout.admin")
 
 Make = Callable[[Document | None], edit.Change]
+Known = Callable[[str], int]
+Keep = Callable[[Record], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,15 @@ class Result:
     is_changed: bool
 
 
+def nothing_known(_model: str) -> int:
+    """Of a process that keeps no copy."""
+    return 0
+
+
+async def keep_nothing(_record: Record) -> None:
+    """In a process that keeps no copy."""
+
+
 class Changes:
     """Applies wishes to a store.
 
@@ -61,13 +72,23 @@ class Changes:
         store: Where documents are kept.
         check_route: Problems of a route that only this process can see, such as a host that is not allowed.
         now: Wall clock, seconds since 1970.
+        known: Newest revision of a route in this replica's copy. A store that holds less has lost something: until that
+            is offered back, whatever is built on the rest would take its place.
+        keep: Takes what was stored into this replica's copy, before anybody is told that it is done.
     """
 
     def __init__(
-        self, store: Store, check_route: Callable[[Route], Sequence[Problem]], now: Callable[[], float]
+        self,
+        store: Store,
+        check_route: Callable[[Route], Sequence[Problem]],
+        now: Callable[[], float],
+        known: Known = nothing_known,
+        keep: Keep = keep_nothing,
     ) -> None:
         self._store = store
         self._check_route = check_route
+        self._known = known
+        self._keep = keep
         self.now = now
 
     async def apply(self, wish: Wish, make: Make) -> Result:
@@ -82,6 +103,7 @@ class Changes:
 
         def build(record: Record | None) -> Draft | None:
             nonlocal result
+            self._refuse_loss(wish.model, record)
             before = stored(record)
             after = next_document(before, make(before), change_id)
             if after is None:
@@ -102,7 +124,7 @@ class Changes:
 
     async def _write(self, wish: Wish, build: Callable[[Record | None], Draft | None], change_id: str) -> None:
         try:
-            await write(
+            done = await write(
                 self._store,
                 wish.model,
                 build,
@@ -116,6 +138,16 @@ class Changes:
             if not wish.retries:
                 raise
             raise Overloaded(f"{wish.model!r} is being changed too often right now: try again") from None
+        if done is not None:
+            await self._keep(done)
+
+    def _refuse_loss(self, model: str, record: Record | None) -> None:
+        held, known = record.revision if record else 0, self._known(model)
+        if held < known:
+            raise StoreUnavailable(
+                f"the store has lost revisions of {model!r}: it holds {held}, this replica knows {known} and offers it "
+                "back; nothing was changed"
+            )
 
     def route_from(self, model: str, plain: Any) -> Route:
         """The route in a body for the path of ``model``; the body may leave its name out.

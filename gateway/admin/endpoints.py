@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
 from gateway.admin.audit import AuditEndpoints
 from gateway.admin.auth import METRICS_PATH, Authoriser
-from gateway.admin.changes import Changes
+from gateway.admin.changes import Changes, Keep, Known, keep_nothing, nothing_known
 from gateway.admin.edge import Edge
 from gateway.admin.events import EventEndpoints
 from gateway.admin.feed import Feed
@@ -51,6 +51,8 @@ def admin_app(
     draining: asyncio.Event | None = None,
     refusals: RefusedLogins | None = None,
     metrics_are_open: bool = False,
+    known: Known = nothing_known,
+    keep: Keep = keep_nothing,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -67,9 +69,11 @@ def admin_app(
         refusals: Where refused log-ins are kept; None: nowhere.
         draining: Once set, everything that waits or streams here ends.
         metrics_are_open: ``/metrics`` needs no token.
+        known: See Changes.
+        keep: See Changes.
     """
     refused = Counter() if refused is None else refused
-    changes = Changes(store, check_route, now)
+    changes = Changes(store, check_route, now, known, keep)
     draining = draining or asyncio.Event()
     refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)

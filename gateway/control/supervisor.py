@@ -153,6 +153,11 @@ class Supervisor:
         """By model, what a worker could not serve and why."""
         return self._workers.refused()
 
+    async def keep(self, record: Record) -> None:
+        """A person's edit was stored: serve it, and have it on the disk before anybody is told of it."""
+        self._changed(record)
+        await self._save()
+
     def _served(self) -> dict[str, Any]:
         refused = {model: refusal.revision for model, refusal in self.refused.items()}
         return {"applied": self._workers.applied(), "refused": refused}
@@ -234,7 +239,7 @@ class Supervisor:
         except Exception:  # whatever the store holds, a lower is not forgotten
             log.exception("a lower could not be written", extra={"model": lowered.model})
             return False
-        if record is not None and record.revision > self._known(record.model):
+        if record is not None and record.revision > self.known(record.model):
             self._changed(record)
         return True
 
@@ -251,7 +256,7 @@ class Supervisor:
                     wait_s = RETRY_FIRST_S
                     async for change in changes:
                         position = change.position
-                        if self._known(change.model) != change.revision:
+                        if self.known(change.model) != change.revision:
                             await self._fetch(change.model)
             except PositionLost:
                 position = ""
@@ -333,7 +338,7 @@ class Supervisor:
 
     def _changed(self, record: Record) -> None:
         """The store holds this record: serve it, unless a newer one came first."""
-        if record.revision >= self._known(record.model) and self._table.documents.get(record.model) != (
+        if record.revision >= self.known(record.model) and self._table.documents.get(record.model) != (
             record.revision,
             record.document,
         ):
@@ -345,7 +350,8 @@ class Supervisor:
         self.judge.follow(model, data)
         self._workers.down(StoredDocument(model, revision, data))
 
-    def _known(self, model: str) -> int:
+    def known(self, model: str) -> int:
+        """Newest revision of a route that this replica has seen; 0: none."""
         held = self._table.documents.get(model)
         return held[0] if held else 0
 

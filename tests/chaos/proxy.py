@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable, Sequence
 
 from tests.chaos.background import Background
 
 CHUNK_BYTES = 1 << 16
+MUTED_POLL_S = 0.01
 
 
 class Proxy:
@@ -23,6 +25,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._delay_s = 0.0
         self._refuses = False
+        self._muted = b""
         self._server = background.call(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
@@ -40,11 +43,15 @@ class Proxy:
 
         self._background.do(strike)
 
+    def mute(self, word: bytes) -> None:
+        """Hold back replies on connections on which this was asked, until ``heal``."""
+        self._background.do(lambda: setattr(self, "_muted", word))
+
     def heal(self) -> None:
         """Forward as if it were not there."""
 
         def calm() -> None:
-            self._delay_s, self._refuses = 0.0, False
+            self._delay_s, self._refuses, self._muted = 0.0, False, b""
 
         self._background.do(calm)
 
@@ -57,7 +64,8 @@ class Proxy:
                 return
             up_reader, up = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(up)
-            await asyncio.gather(self._pump(reader, up), self._pump(up_reader, writer))
+            asked: list[bytes] = []
+            await asyncio.gather(self._pump(reader, up, asked.append), self._pump(up_reader, writer, asked=asked))
         except OSError:
             _reset(writer)
         finally:
@@ -65,8 +73,18 @@ class Proxy:
                 self._writers.discard(one)
                 one.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        note: Callable[[bytes], None] | None = None,
+        asked: Sequence[bytes] = (),
+    ) -> None:
         while data := await reader.read(CHUNK_BYTES):
+            if note is not None and self._muted:
+                note(data)
+            while self._muted and any(self._muted in one for one in asked):
+                await asyncio.sleep(MUTED_POLL_S)
             if self._delay_s:
                 await asyncio.sleep(self._delay_s)
             writer.write(data)
