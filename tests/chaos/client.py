@@ -17,12 +17,14 @@ TIMEOUT_MS = 8_000
 SETTLE_S = 12.0  # after the last request: every one in flight is answered, or its connection ends
 CUSTOMERS = 400
 TURN_S = 0.005
+READY_POLL_S = 0.1
 
 
 class Client:
     """Sends when a request is due, whether or not earlier ones have been answered; replicas take turns.
 
-    A replica that takes no connection is passed by, as a balancer would. One that took it keeps the request.
+    As a balancer would, it passes by a replica that takes no connection, until that one says that it is ready.
+    A replica that took a request keeps it.
 
     Args:
         ports: Of the replicas' data planes.
@@ -38,6 +40,7 @@ class Client:
         self._idle: list[deque[Wire]] = [deque() for _ in ports]
         self._busy: dict[Wire, tuple[Entry, Asked, str]] = {}
         self._opening: set[asyncio.Task[None]] = set()
+        self._away: dict[int, asyncio.Task[None]] = {}
         self._count = 0
 
     def __enter__(self) -> Self:
@@ -66,7 +69,8 @@ class Client:
         self._sender = asyncio.get_running_loop().create_task(self._send_all())
 
     async def _end(self, settle_s: float) -> None:
-        self._sender.cancel()
+        for task in (self._sender, *self._away.values()):
+            task.cancel()
         end_s = time.monotonic() + settle_s
         while (self._busy or self._opening) and time.monotonic() < end_s:
             await asyncio.sleep(0.01)
@@ -102,14 +106,37 @@ class Client:
     async def _send_anew(self, first: int, number: int) -> None:
         for turn in range(len(self._ports)):
             replica = (first + turn) % len(self._ports)
+            if replica in self._away:
+                continue
             try:
                 wire = await self._open(replica, self._ports[replica])
             except OSError:
                 self.ledger.turned_away += 1
+                self._leave(replica)
                 continue
             self._put(wire, replica, number)
             return
         self.ledger.nowhere += 1
+
+    def _leave(self, replica: int) -> None:
+        """Send it nothing until it is ready again."""
+        if replica not in self._away:
+            self._away[replica] = asyncio.get_running_loop().create_task(self._await_ready(replica))
+
+    async def _await_ready(self, replica: int) -> None:
+        while not await self._is_ready(replica):
+            await asyncio.sleep(READY_POLL_S)
+        del self._away[replica]
+
+    async def _is_ready(self, replica: int) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._ports[replica])
+            writer.write(b"GET /v2/health/ready HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n")
+            said = await reader.readline()
+            writer.close()
+        except OSError:
+            return False
+        return b" 200 " in said
 
     async def _open(self, replica: int, port: int) -> Wire:
         def lost(wire: Wire) -> None:

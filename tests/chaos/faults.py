@@ -142,4 +142,3 @@ REPLICA_FROZEN = Fault(
     lambda f, _: f.replicas[0].stop_all(signal.SIGCONT),
 )
 CLIENTS_RESET = Fault("clients reset their connections", clients_reset)
-

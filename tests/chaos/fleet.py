@@ -14,7 +14,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.replica import Replica
 from tests.chaos.subject import CANARY, MODEL, STABLE, CreditSubject, credit_route, variants
 from tests.faults import FaultBackend
-from tests.gateway_process import eventually
+from tests.gateway_process import DEMO, eventually
 from tests.redis_server import RedisServer
 
 WEIGHT = 20
@@ -92,9 +92,17 @@ class Fleet:
             "guards": {"unready_flip_s": UNREADY_FLIP_S},
         }
         route = credit_route(f"http://127.0.0.1:{self.wire.port}", WEIGHT)
-        replica = Replica(folder, routes=[route], settings=settings, env=self._env)
+        replica = Replica(folder, routes=[route], models=self._models(), settings=settings, env=self._env)
         replica.number, replica.data_port = number, port
         return replica
+
+    def _models(self) -> Path:
+        """What the drills need of the demo's: every worker loads all that is there."""
+        folder = self._folder / "models"
+        folder.mkdir(exist_ok=True)
+        if not (place := folder / MODEL).exists():
+            place.symlink_to(DEMO / "models" / MODEL)
+        return folder
 
     def client(self, rate: float) -> Client:
         """Of all replicas."""
@@ -112,7 +120,9 @@ class Fleet:
             return False
         weights = {STABLE: (100 - weight) * 10_000, CANARY: weight * 10_000}
         return all(
-            variant["state"] == "ready" and not variant.get("lowered") and variant["weight_ppm"] == weights.get(version, 0)
+            variant["state"] == "ready"
+            and not variant.get("lowered")
+            and variant["weight_ppm"] == weights.get(version, 0)
             for version, variant in ((variant["version"], variant) for variant in status["variants"])
         )
 

@@ -38,7 +38,9 @@ class Replica(GatewayProcess):
         self.is_up = False
         super().kill()
 
-    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answered | None:
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Answered | None:
         """Of the admin plane; ``None``: no answer came."""
         try:
             with Client(self.admin_port, {"authorization": f"Bearer {SECRET}"}, ADMIN_TIMEOUT_S) as admin:

@@ -1,0 +1,24 @@
+"""The drills of ``make test``: one fleet, and the part of the table that is marked short."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.drill import run
+from tests.chaos.fleet import Fleet
+from tests.chaos.rows import ROWS, Row
+
+RATE = 80.0  # requests a second over both replicas; two cores also run ten processes
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(tmp_path_factory.mktemp("fleet")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.short], ids=lambda row: row.name)
+def test_nothing_is_lost_when_a_part_dies(fleet: Fleet, row: Row) -> None:
+    report = run(fleet, row, rate=RATE)
+    print(report.line())
+    assert report.problems == []
