@@ -157,6 +157,7 @@ class Host:
             "ready": bool(told) and all(one["ready"] for one in told.values()) and not self.draining.is_set(),
             "draining": self.draining.is_set(),
             "in_work": sum(one["in_work"] for one in told.values()),
+            "tasks": len(asyncio.all_tasks()),
             "mirror_bytes": sum(one["mirror_bytes"] for one in told.values()),
             "loop_lag_ms": max((one["loop_lag_ms"] for one in told.values()), default=0.0),
             "workers": [

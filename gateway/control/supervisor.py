@@ -77,7 +77,6 @@ class Supervisor:
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
         self._is_read = asyncio.Event()
-        self._has_served = False
         self.judge = Judge(self._lowered)
         self.is_store_reachable = False
         self.store_problem = ""
@@ -180,7 +179,7 @@ class Supervisor:
         for lower in self._table.lowers.values():
             member.send(Lower(lower.model, lower.version, lower.epoch))
         member.send(StoreAway(not self.is_store_reachable))
-        member.send(Serve(is_late=self._has_served))
+        member.send(Serve())
 
     def _hear(self, member: Member, message: Up) -> None:
         match message:
@@ -190,7 +189,6 @@ class Supervisor:
             case Refused():
                 self._presence.change()
             case Serving():
-                self._has_served = True
                 for model, revision in self._workers.applied().items():
                     self._measures.applied(model, revision)
                 self._presence.change()
@@ -239,6 +237,7 @@ class Supervisor:
         except Exception:  # whatever the store holds, a lower is not forgotten
             log.exception("a lower could not be written", extra={"model": lowered.model})
             return False
+        self._found()  # the watch need not have noticed that the store was away
         if record is not None and record.revision > self.known(record.model):
             self._changed(record)
         return True
@@ -290,6 +289,7 @@ class Supervisor:
             try:
                 async with self._reading:
                     await self._compare()
+                    self._found()
             except PositionLost:
                 continue  # the watch will see it too, and offers our copy before anything is taken from there
             except RoutingError as error:

@@ -40,6 +40,7 @@ class Fleet:
         workers: Of each.
         store_url: Of all, instead of a Redis of their own.
         env: More environment of the replicas.
+        unready_flip_s: Of the replicas.
 
     Attributes:
         store: Between the replicas and Redis, one for each.
@@ -54,12 +55,14 @@ class Fleet:
         workers: int = 2,
         store_url: str | None = None,
         env: Mapping[str, str] | None = None,
+        unready_flip_s: float = UNREADY_FLIP_S,
     ) -> None:
         self._folder = folder
         self._count = count
         self._workers = workers
         self._store_url = store_url
         self._env = env
+        self._unready_flip_s = unready_flip_s
         self._stack = ExitStack()
         self.subject = CreditSubject()
         self.replicas: list[Replica] = []
@@ -89,7 +92,7 @@ class Fleet:
         settings: dict[str, Any] = {
             "server": {**server, "spare_worker": True, "drain_notice_ms": 0},
             "store": {"url": self._store_url or f"redis://127.0.0.1:{self.store[number].port}/0"},
-            "guards": {"unready_flip_s": UNREADY_FLIP_S},
+            "guards": {"unready_flip_s": self._unready_flip_s},
         }
         route = credit_route(f"http://127.0.0.1:{self.wire.port}", WEIGHT)
         replica = Replica(folder, routes=[route], models=self._models(), settings=settings, env=self._env)

@@ -52,12 +52,13 @@ class Operator:
 class Operators:
     """All of them, each on a thread, until they are told to stop."""
 
-    def __init__(self, replicas: Sequence[Replica], document: Any) -> None:
+    def __init__(self, replicas: Sequence[Replica], document: Any, *, pause_s: float = PAUSE_S) -> None:
         shadow = document["route"]["shadows"][0]
         self.people = [
             Operator(replica, register, int(shadow[register]))
             for replica, register in zip(replicas, REGISTERS, strict=False)
         ]
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work, args=(one,)) for one in self.people]
 
@@ -76,7 +77,7 @@ class Operators:
             thread.join()
 
     def _work(self, operator: Operator) -> None:
-        while not self._stop.wait(PAUSE_S):
+        while not self._stop.wait(self._pause_s):
             operator.edit()
 
     @property

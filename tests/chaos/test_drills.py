@@ -9,6 +9,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.rows import ROWS, Row
 
 RATE = 80.0  # requests a second over both replicas; two cores also run ten processes
+PATIENCE = 4.0  # a busy machine is no failure; `make chaos` holds the times themselves
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.short], ids=lambda row: row.name)
 def test_nothing_is_lost_when_a_part_dies(fleet: Fleet, row: Row) -> None:
-    report = run(fleet, row, rate=RATE)
+    report = run(fleet, row, rate=RATE, patience=PATIENCE)
     print(report.line())
     assert report.problems == []
