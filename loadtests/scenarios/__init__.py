@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from loadtests.options import Options
 from loadtests.result import Result
-from loadtests.scenarios import canary, edits, latency, neighbours, pairs, shadows, steady
+from loadtests.scenarios import canary, edits, latency, neighbours, pairs, replicas, shadows, soak, steady
 
 SCENARIOS: Mapping[str, Callable[[Options], Result]] = {
     "steady": steady.steady,
@@ -16,6 +16,9 @@ SCENARIOS: Mapping[str, Callable[[Options], Result]] = {
     "edit-latency": latency.edit_latency,
     "shadow-hangs": shadows.shadow_hangs,
     "pairs-compared": pairs.pairs_compared,
+    "replicas-canary-killed": replicas.canary_killed,
+    "replicas-canary-errors": replicas.canary_errors,
+    "soak": soak.soak,
 }
 
 __all__ = ["SCENARIOS"]
