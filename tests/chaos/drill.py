@@ -14,7 +14,7 @@ from tests.chaos.subject import MODEL
 BEFORE_S = 0.4  # traffic, before anything happens
 INTO_FLIP_S = 0.05  # from the canary's first fault to ours
 AFTER_S = 0.2  # traffic, after all agree
-POLL_S = 0.02
+POLL_S = 0.05
 
 
 @dataclass(slots=True)

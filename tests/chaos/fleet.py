@@ -41,6 +41,7 @@ class Fleet:
         store_url: Of all, instead of a Redis of their own.
         env: More environment of the replicas.
         unready_flip_s: Of the replicas.
+        is_direct: No proxy between them and the canary, so that nobody listens when it is dead.
 
     Attributes:
         store: Between the replicas and Redis, one for each.
@@ -56,6 +57,7 @@ class Fleet:
         store_url: str | None = None,
         env: Mapping[str, str] | None = None,
         unready_flip_s: float = UNREADY_FLIP_S,
+        is_direct: bool = False,
     ) -> None:
         self._folder = folder
         self._count = count
@@ -63,6 +65,7 @@ class Fleet:
         self._store_url = store_url
         self._env = env
         self._unready_flip_s = unready_flip_s
+        self._is_direct = is_direct
         self._stack = ExitStack()
         self.subject = CreditSubject()
         self.replicas: list[Replica] = []
@@ -94,7 +97,8 @@ class Fleet:
             "store": {"url": self._store_url or f"redis://127.0.0.1:{self.store[number].port}/0"},
             "guards": {"unready_flip_s": self._unready_flip_s},
         }
-        route = credit_route(f"http://127.0.0.1:{self.wire.port}", WEIGHT)
+        port_of_canary = self.canary.port if self._is_direct else self.wire.port
+        route = credit_route(f"http://127.0.0.1:{port_of_canary}", WEIGHT)
         replica = Replica(folder, routes=[route], models=self._models(), settings=settings, env=self._env)
         replica.number, replica.data_port = number, port
         return replica

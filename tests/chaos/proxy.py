@@ -68,6 +68,8 @@ class Proxy:
             await asyncio.gather(self._pump(reader, up, asked.append), self._pump(up_reader, writer, asked=asked))
         except OSError:
             _reset(writer)
+        except asyncio.CancelledError:  # the end: whoever made the stream would log it
+            return
         finally:
             for one in filter(None, (writer, up)):
                 self._writers.discard(one)
