@@ -39,7 +39,15 @@ check: $(VENV)/test.stamp
 test-tools: $(VENV)/test.stamp
 	@$(BIN)/python -m tests.prometheus_server
 
-test: check test-tools
+# A real Triton for the tests, about 75 MB; without it they say why they are skipped.
+TRITON := .tools/triton
+$(TRITON).stamp: requirements/triton.txt | $(VENV)/test.stamp
+	@rm -rf $(TRITON) && mkdir -p $(TRITON)
+	@echo "installing Triton for the tests into $(TRITON)"
+	@if $(PIP) --no-deps --only-binary :all: --require-hashes --target $(TRITON) -r $< 2> $(TRITON)/why; then touch $@; \
+	  else echo "Triton could not be installed, its tests will be skipped: $$(tail -n 1 $(TRITON)/why)"; fi
+
+test: check test-tools $(TRITON).stamp
 	@$(BIN)/python -m pytest
 
 # Every drill on three replicas, with a line for each; ONLY="redis" for some, ROUNDS=5 for more. `make test` has a short form.

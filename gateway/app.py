@@ -14,20 +14,25 @@ from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.backends.base import Backend, State
+from gateway.backends.health import HealthRules
 from gateway.backends.http import HttpBackend
-from gateway.backends.instance import Bounds
 from gateway.backends.onnx import OnnxBackend, loading_threads
 from gateway.backends.registry import BackendKey, Registry, Slot
+from gateway.backends.transport import Bounds
+from gateway.control.keeper import places_of
 from gateway.control.link import End
-from gateway.control.messages import Ask, Count, Counted, Down, Drain, Lowered, Ping, Pong, Serve, StoreAway, Told
+from gateway.control.messages import Ask, Down, Drain, Lowered, Ping, Pong, Serve, StoreAway, Told
 from gateway.control.sync import Sync
+from gateway.control.teller import TELL_S, Teller
 from gateway.dataplane.admission import Gate, RequestIds
+from gateway.dataplane.budget import RetryBudgets, RetryLimits
 from gateway.dataplane.comparison import Comparison
 from gateway.dataplane.doorkeeper import Doorkeeper, data_bounds
 from gateway.dataplane.endpoints import DataPlane
-from gateway.dataplane.fastlane import Lane, fast_lane
+from gateway.dataplane.fastlane import fast_lane
 from gateway.dataplane.frontdoor import FrontDoor, front_door
 from gateway.dataplane.infer_heads import HeadReader
+from gateway.dataplane.lane import Lane
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Breach, Observer
 from gateway.dataplane.pipeline import Pipeline
@@ -38,17 +43,17 @@ from gateway.metrics.families import BUILD_INFO, CONNECTIONS, INFLIGHT, LOOP_LAG
 from gateway.metrics.ledger import Ledger
 from gateway.metrics.totals import Samples
 from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.measured import measured_routes
 from gateway.runtime.shadows import MirrorCounts
 from gateway.runtime.snapshot import Runtime
-from gateway.runtime.status import route_facts
+from gateway.runtime.status import route_facts, route_signs
 from gateway.settings import Settings
 from routing.table import NAME_PATTERN, OnnxSpec, RemoteSpec, TritonSpec
 
 NAME = re.compile(NAME_PATTERN)
 SETTLE_S = 10.0  # how long the first words on the terminal wait for versions that are still being loaded
 SETTLE_POLL_S = 0.02
-TELL_S = 0.1  # between two words of evidence to the supervisor
 ROUTES_A_TURN = 8  # routes that are told of before the loop may do something else
 
 
@@ -60,7 +65,7 @@ class Worker:
         end: The link to the supervisor.
         block: Where this worker counts.
         replica_id: Name of the whole gateway among those on the store.
-        workers: How many there are; one alone needs nobody to add up its evidence.
+        workers: How many there are; one alone, and on a store of its own, needs nobody to add up its evidence.
 
     Attributes:
         data_app: ASGI application of the data plane.
@@ -79,32 +84,41 @@ class Worker:
         self._workers = workers
         self._is_store_away = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._teller: asyncio.TimerHandle | None = None
+        self._telling: asyncio.TimerHandle | None = None
         self.runtime = Runtime()
+        self._teller = Teller(self.runtime, end.send, tells_totals=not settings.is_embedded)
         self._loaders = loading_threads()
         self.registry = Registry(self._make_backend)
         self.observer = Observer(self._breached, time.monotonic)
         self._ledger = Ledger(block)
+        self.gate, ids = Gate(settings.server.max_concurrency, settings.overload), RequestIds()
         self.mirror = Mirror(
-            Comparison(loop.call_soon_threadsafe), time.monotonic, loop.call_later, settings.mirror.max_queue_bytes
+            Comparison(loop.call_soon_threadsafe),
+            time.monotonic,
+            loop.call_later,
+            settings.mirror.max_queue_bytes,
+            self.gate,
         )
         self.mirror.counts = MirrorCounts(self._ledger)
         tally = Tally(self.runtime, self._ledger)
-        self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, time.monotonic)
+        limits = RetryLimits(**settings.retries.model_dump())
+        budgets = RetryBudgets(limits, lambda: self.runtime.current.routes)
+        self.pipeline = Pipeline(self.runtime, self.observer, tally, self.mirror, self.gate, budgets, time.monotonic)
         self._sweeper = Sweeper(
             self.pipeline,
             self.runtime,
             self.observer,
             self.mirror,
+            self.gate,
             loop,
             time.monotonic,
             settings.guards.unready_flip_s,
+            settings.overload.lag_ms / 1000,
         )
         self._repository = self._scan_repository()
         self.sync = Sync(
             self.runtime, self.registry, self._repository, end.send, self._ledger, opaque=settings.headers.opaque
         )
-        self.gate, ids = Gate(settings.server.max_concurrency), RequestIds()
         self.data_plane = DataPlane(
             settings,
             self.runtime,
@@ -129,7 +143,7 @@ class Worker:
     def start(self) -> None:
         """Begin to hear the supervisor, and to sweep."""
         self._sweeper.start()
-        if self._workers > 1:
+        if self._workers > 1 or not self._settings.is_embedded:
             self._tell_evidence()
         self._end.start()
 
@@ -161,8 +175,8 @@ class Worker:
         """Close the backends."""
         for task in self._tasks:
             task.cancel()
-        if self._teller is not None:
-            self._teller.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
         self._sweeper.stop()
         self.data_plane.close()
         self.mirror.stop()
@@ -198,20 +212,30 @@ class Worker:
     async def _tell(self, about: str, models: Sequence[str]) -> Mapping[str, Any]:
         match about:
             case "routes":
-                return await self._routes(models)
+                self._teller.totals()  # before the answer, so that who asks knows all of it
+                return await self._routes(models, route_facts)
+            case "signs":
+                return await self._routes(models, route_signs)
+            case "signatures":
+                return {model: self.registry.signatures(model) for model in models}
+            case "places":
+                keys = [slot.key for slot in self.registry.slots()]
+                return {"places": [list(place) for key in keys for place in places_of(key.model, key.spec)]}
             case "facts":
                 samples = await self.facts()
                 return {name: [[labels, value] for labels, value in held.items()] for name, held in samples.items()}
             case _:
                 return self.overview()
 
-    async def _routes(self, models: Sequence[str]) -> dict[str, Any]:
+    async def _routes(
+        self, models: Sequence[str], told: Callable[[CompiledRoute, float], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Facts of some routes; lets go of the loop between them."""
         found = {}
         for index, model in enumerate(models, 1):
             route = self.runtime.current.routes.get(model)
             if route is not None:
-                found[model] = route_facts(route, time.monotonic())
+                found[model] = told(route, time.monotonic())
             if index % ROUTES_A_TURN == 0:
                 await asyncio.sleep(0)
         return found
@@ -243,16 +267,8 @@ class Worker:
 
     def _tell_evidence(self) -> None:
         """Send what the guards here have seen since the last time, for the detector over all workers."""
-        self._teller = self._loop.call_later(TELL_S, self._tell_evidence)
-        if counts := tuple(self._counts()):
-            self._end.send(Counted(counts))
-
-    def _counts(self) -> Iterable[Count]:
-        for route in self.runtime.current.routes.values():
-            for arm in route.arms:
-                if deltas := arm.evidence.take(is_stable=arm.is_stable):
-                    ready = route.stable.slot.is_ready
-                    yield Count(route.model, arm.version, arm.evidence.epoch, arm.is_stable, ready, deltas)
+        self._telling = self._loop.call_later(TELL_S, self._tell_evidence)
+        self._teller.turn()
 
     def _make_backend(self, key: BackendKey) -> Backend:
         if isinstance(key.spec, RemoteSpec):
@@ -277,7 +293,13 @@ class Worker:
             public_model=key.model,
             public_version=key.version,
             holds_to_version=isinstance(spec, TritonSpec),
-            bounds=Bounds(max_connections=bounds.max_connections, max_waiting=bounds.max_waiting),
+            bounds=Bounds(
+                max_connections=bounds.max_connections,
+                max_waiting=bounds.max_waiting,
+                check_s=bounds.check_s,
+                health=HealthRules(bounds.eject_after, bounds.eject_s, bounds.slow_start_s, bounds.max_ejected),
+            ),
+            on_ejected=lambda: self._ledger.ejection(key.model, key.version),
         )
 
     def _scan_repository(self) -> dict[tuple[str, str], Arm]:

@@ -49,7 +49,7 @@ def serve(config: Path | None, workers: int | None) -> None:
     except InvalidSettings as error:
         _refuse(error.problems)
     configure(settings.log_level)
-    first = Spawned(settings.server.workers)  # they import what they need while this process does
+    first = Spawned(settings.server.workers, settings.hash_seed)  # they import what they need while this process does
     from gateway.serve import run  # noqa: PLC0415  see above
 
     try:

@@ -1,6 +1,6 @@
 """Conditions of the gateway, and the one table that maps conditions to HTTP statuses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -55,6 +55,24 @@ class DamagedDocument(GatewayError):
     """What the store or the history holds is not what was written."""
 
 
+class ContractBroken(GatewayError):
+    """A version would get traffic and does not keep stable's contract.
+
+    Attributes:
+        breaks: By pointer into the route and version, everything that breaks; a problem's pointer leads into metadata.
+    """
+
+    def __init__(self, model: str, breaks: Mapping[tuple[str, str], Sequence[routing_errors.Problem]]) -> None:
+        named = ", ".join(repr(version) for _, version in breaks)
+        first, *more = [problem.message for found in breaks.values() for problem in found]
+        several = f" (and {len(more)} more)" if more else ""
+        super().__init__(
+            f"version {named} of {model!r} breaks stable's contract: {first}{several}; "
+            "override=contract with a reason accepts it"
+        )
+        self.breaks = dict(breaks)
+
+
 class LoopDetected(GatewayError):
     """The request has been through this gateway already."""
 
@@ -83,6 +101,7 @@ STATUS: dict[type[Exception], int] = {
     DeadlineExceeded: 504,
     LoopDetected: 508,
     PreconditionRequired: 428,
+    ContractBroken: 409,
     DamagedDocument: 500,
     routing_errors.InvalidDocument: 422,
     routing_errors.RouteNotFound: 404,

@@ -76,8 +76,8 @@ class Process:
 class Spawned:
     """The first processes, of one hash seed, so that they can be started before anything else is done."""
 
-    def __init__(self, count: int) -> None:
-        self.hash_seed = secrets.randbelow(1 << 32)
+    def __init__(self, count: int, hash_seed: int | None = None) -> None:
+        self.hash_seed = secrets.randbelow(1 << 32) if hash_seed is None else hash_seed
         self.processes = [Process(self.hash_seed) for _ in range(count)]
 
     def kill(self) -> None:

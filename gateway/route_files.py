@@ -30,9 +30,9 @@ def problems_of_backends(
 def _problems_of_url(url: str, pointer: str, allowed: Collection[str], own: Collection[int]) -> list[Problem]:
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 80
+        host, port = parts.hostname or "", parts.port or (8001 if parts.scheme == "grpc" else 80)
     except ValueError:
-        return [Problem(pointer, "url", "this is no http://host:port")]
+        return [Problem(pointer, "url", "this is no http://host:port or grpc://host:port")]
     if host not in allowed and "*" not in allowed:
         return [Problem(pointer, "host", f"host {host!r} is not in backends.allow_hosts of the settings")]
     if host in {"127.0.0.1", "localhost", "::1"} and port in own:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Hashable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,10 +142,14 @@ class Store(Section):
     Attributes:
         url: ``memory:``, ``sqlite:///PATH`` or ``redis://…``; by default SQLite inside ``state_dir``.
         check_s: How often the whole table is compared with the store, beside the watch.
+        stale_after_s: How long the store may be away until readiness, status and metrics say so.
+        timeout_s: Time of one command of a Redis store.
     """
 
     url: str | None = None
     check_s: float = Field(default=60, gt=0, le=3600)
+    stale_after_s: float = Field(default=10, gt=0, le=3600)
+    timeout_s: float = Field(default=1, gt=0, le=60)
 
 
 class Directory(Section):
@@ -165,9 +170,11 @@ class Guards(Section):
 
     Attributes:
         unready_flip_s: A canary that was ready and is not for so long is flipped.
+        idle_s: A canary, shadow or guard that has seen nothing for so long is a warning.
     """
 
     unready_flip_s: float = Field(default=30, gt=0)
+    idle_s: float = Field(default=300, gt=0)
 
 
 class Backends(Section):
@@ -177,11 +184,23 @@ class Backends(Section):
         allow_hosts: Hosts that routes may name, ``*`` for any; loopback by default.
         max_connections: Connections to one instance of a version.
         max_waiting: Requests that wait for one of them.
+        check_s: Pause between two looks at an instance that is ready.
+        eject_after: Failures in a row after which one of several instances is not asked for a while; 0: never.
+        eject_s: How long, at first; twice as long each time that it fails again on its way back.
+        slow_start_s: How long the share of an instance grows that has come back.
+        max_ejected: Share of a version's instances that may be out; one is always left.
+        unload_after_s: How long a managed model on Triton stays after the table has stopped to name it.
     """
 
     allow_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
     max_connections: int = Field(default=64, ge=1)
     max_waiting: int = Field(default=256, ge=0)
+    check_s: float = Field(default=5, gt=0, le=3600)
+    eject_after: int = Field(default=5, ge=0)
+    eject_s: float = Field(default=5, gt=0, le=3600)
+    slow_start_s: float = Field(default=10, ge=0, le=3600)
+    max_ejected: float = Field(default=0.5, ge=0, le=1)
+    unload_after_s: float = Field(default=30, ge=0, le=86_400)
 
 
 class Mirror(Section):
@@ -192,6 +211,48 @@ class Mirror(Section):
     """
 
     max_queue_bytes: int = Field(default=64 << 20, ge=0)
+
+
+class Retries(Section):
+    """Second attempts: a draw of a canary that failed, asked again of stable.
+
+    Attributes:
+        ratio: Second attempts for each draw of a route; what is beyond goes out as the canary answered.
+        min_per_s: So many a second in any case.
+        burst_s: What this long would allow may be spent at once.
+    """
+
+    ratio: float = Field(default=0.2, ge=0, le=1)
+    min_per_s: float = Field(default=10, ge=0)
+    burst_s: float = Field(default=10, gt=0, le=3600)
+
+
+class Overload(Section):
+    """What goes first when requests in work near ``server.max_concurrency``; shares of it, rising.
+
+    Attributes:
+        mirrors: From here on shadows get no copies.
+        canaries: From here on draws of canaries go to stable.
+        low_priority: From here on requests of low priority are answered 503.
+        lag_ms: A loop that is later than this makes no copies and draws no canaries either.
+    """
+
+    mirrors: float = Field(default=0.5, ge=0, le=1)
+    canaries: float = Field(default=0.75, ge=0, le=1)
+    low_priority: float = Field(default=0.9, ge=0, le=1)
+    lag_ms: float = Field(default=250, gt=0)
+
+
+class Consumer(Section):
+    """A program that sends requests and may say more in their headers than others; only the hash of its key is kept.
+
+    Attributes:
+        may: ``priority``: it sets ``x-turnout-priority``.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    may: tuple[Literal["priority"], ...] = ()
 
 
 class Headers(Section):
@@ -222,6 +283,9 @@ class Settings(BaseSettings):
     guards: Guards = Guards()
     backends: Backends = Backends()
     mirror: Mirror = Mirror()
+    retries: Retries = Retries()
+    overload: Overload = Overload()
+    consumers: tuple[Consumer, ...] = ()
     headers: Headers = Headers()
     drain_s: float = Field(default=30, ge=0, le=3600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -242,6 +306,17 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The store's URL; embedded SQLite when none is given."""
         return self.store.url or f"sqlite:///{self.state_dir / 'turnout.db'}"
+
+    @property
+    def hash_seed(self) -> int | None:
+        """Seed of the hashes of sticky keys that gateways on one store share; ``None``: any will do.
+
+        Made of the tokens, which gateways on one store have in common and clients cannot know.
+        """
+        if self.is_embedded:
+            return None
+        known = "".join(sorted(token.sha256 for token in self.admin.tokens))
+        return int.from_bytes(blake2b(b"turnout keys" + known.encode(), digest_size=4).digest(), "big")
 
     @property
     def is_embedded(self) -> bool:
@@ -365,15 +440,30 @@ def _across(settings: Settings) -> list[Problem]:
         )
         problems.append(Problem("/admin/listen", "insecure", message))
     problems += _of_metrics(settings)
+    problems += _of_overload(settings)
     if settings.deadline.default_ms > settings.deadline.max_ms:
         problems.append(Problem("/deadline/default_ms", "range", "the default deadline is beyond deadline.max_ms"))
     if not settings.admin.tokens and not settings.is_embedded:
         message = "a shared store needs tokens: give admin.tokens: [{name, role, sha256}] with the hash of a secret"
         problems.append(Problem("/admin/tokens", "missing", message))
-    if re.match(r"^(memory:|sqlite:///.+|rediss?://.+)$", settings.store_url) is None:
-        message = "store.url is memory:, sqlite:///PATH or redis://host:port"
+    if re.match(r"^(memory:|sqlite:///.+|rediss?(\+sentinel)?://.+)$", settings.store_url) is None:
+        message = (
+            "store.url is memory:, sqlite:///PATH, redis://host:port or redis+sentinel://host:port,host:port/service"
+        )
         problems.append(Problem("/store/url", "url", message))
     return problems
+
+
+def _of_overload(settings: Settings) -> Iterator[Problem]:
+    shares = settings.overload
+    if not shares.mirrors <= shares.canaries <= shares.low_priority:
+        message = "copies go first, then canaries, then low priority: mirrors <= canaries <= low_priority"
+        yield Problem("/overload", "order", message)
+    for what in ("name", "sha256"):
+        values = [getattr(consumer, what) for consumer in settings.consumers]
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                yield Problem(f"/consumers/{index}/{what}", "duplicate", f"two consumers have one {what}")
 
 
 def _of_metrics(settings: Settings) -> Iterator[Problem]:

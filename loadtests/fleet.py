@@ -37,12 +37,23 @@ def credit_route(canary_percent: float, **more: Any) -> dict[str, Any]:
 def fleet(count: int, routes: Sequence[Mapping[str, Any]]) -> Iterator[list[GatewayProcess]]:
     """``count`` gateways whose versions are ready: one on an embedded store in memory, more on one Redis."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="turnout-load-")))
         store = stack.enter_context(RedisServer()).url if count > 1 else "memory:"
+        yield stack.enter_context(gateways_on(store, count, routes))
+
+
+@contextmanager
+def gateways_on(
+    store: str, count: int, routes: Sequence[Mapping[str, Any]], **more: Any
+) -> Iterator[list[GatewayProcess]]:
+    """The same on a store that somebody else has started; ``more`` are settings of the store."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="turnout-load-")))
         gateways = [
             stack.enter_context(
                 GatewayProcess(
-                    folder / f"gateway-{n}", routes=routes, settings={"store": {"url": store, "check_s": CHECK_S}}
+                    folder / f"gateway-{n}",
+                    routes=routes,
+                    settings={"store": {"url": store, "check_s": CHECK_S, **more}},
                 )
             )
             for n in range(count)

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from routing.document import SCHEMA, DeletedRoute, Document, Guard, Intervals, RouteDocument, Unknown
+from routing.document import SCHEMA, DeletedRoute, Document, Intervals, Latch, RouteDocument, Unknown
 from routing.errors import InvalidDocument, NewerSchema, Problem
-from routing.table import Variant
+from routing.table import PPM, Route, Variant
 
 
 def as_json(document: Document) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def as_json(document: Document) -> dict[str, Any]:
 
 def encode(document: Document) -> bytes:
     """The stored form."""
-    return json.dumps(as_json(document), separators=(",", ":"), ensure_ascii=False).encode()
+    return _written(as_json(document))
 
 
 def decode(data: bytes) -> Document:
@@ -49,7 +49,7 @@ def decode(data: bytes) -> Document:
         except ValidationError as error:
             details = error.errors(include_url=False)
             extra = [d["loc"] for d in details if d["type"] == "extra_forbidden"]
-            if len(extra) < len(details):
+            if not extra:  # else look again without them: a list whose every item has one counts as empty
                 problems = [Problem("/" + "/".join(map(str, d["loc"])), "stored", d["msg"]) for d in details]
                 raise InvalidDocument(problems) from None
             unknown += [_cut(plain, loc) for loc in extra]
@@ -57,34 +57,73 @@ def decode(data: bytes) -> Document:
             return document.model_copy(update={"unknown": tuple(unknown)}) if unknown else document
 
 
-def lowered_as_in(data: bytes, known: RouteDocument) -> RouteDocument:
-    """Weights, intervals and latches of a newer release's document over the last one we could read.
+def lowered_as_in(data: bytes, known: RouteDocument | None) -> Document:
+    """What can be obeyed of a newer release's document: who is stable, weights, intervals, latches, epochs, deletion.
+
+    All else stays as in ``known``, the last one that could be read. A version that is not known, or has another backend
+    than the known one, cannot be served: its share is stable's. So is the share of a latched one, whatever the document
+    says. A new stable that is not known leaves the old one in its place. Without ``known``, the document is read as if
+    it were of this release.
 
     Raises:
         InvalidDocument: Not even these can be read.
     """
-    plain = json.loads(data)
     try:
-        weights = {Variant.model_validate(v).version: v["weight_ppm"] for v in plain["route"]["variants"]}
-        intervals = Intervals.model_validate(plain["intervals"])
-        guard = Guard.model_validate(plain["guard"])
-        revision, epoch = int(plain["revision"]), dict(plain["epoch"])
-        stable = plain["route"]["stable"]
-    except (KeyError, TypeError, ValueError) as error:
+        plain = json.loads(data)
+        if known is None or plain.get("deleted") is True:
+            document = decode(_written({**plain, "schema": SCHEMA}))
+            if not isinstance(document, RouteDocument):
+                return document
+            known = document
+        return _followed(plain, known)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidDocument([Problem("", "stored", f"a newer document that cannot be followed: {error}")]) from None
-    mine = known.route
-    if stable != mine.stable or any(w and v not in mine.weights() for v, w in weights.items()):
-        raise InvalidDocument([Problem("/route", "stored", "a newer document names versions that are not known here")])
-    variants = tuple(Variant(version=v.version, weight_ppm=weights.get(v.version, 0)) for v in mine.variants)
+
+
+def _followed(plain: Mapping[str, Any], known: RouteDocument) -> RouteDocument:
+    route = known.route
+    mine = {v.version for v in route.variants if v.version == route.stable or _same_backend(plain, route, v.version)}
+    latches = {
+        version: Latch(at=str(latch["at"]), reason=str(latch["reason"]), evidence=latch.get("evidence"))
+        for version, latch in plain["guard"]["latched"].items()
+    }
+    stable = plain["route"]["stable"] if plain["route"]["stable"] in mine else route.stable
+    weights = dict.fromkeys(route.weights(), 0)
+    for variant in plain["route"]["variants"]:
+        if variant["version"] in mine and variant["version"] not in latches:
+            weights[variant["version"]] = Variant(
+                version=variant["version"], weight_ppm=variant["weight_ppm"]
+            ).weight_ppm
+    weights[stable] = PPM - sum(ppm for version, ppm in weights.items() if version != stable)
+    pieces = {v: own for v, own in plain["intervals"]["pieces"].items() if v != stable and weights.get(v)}
+    intervals = Intervals.model_validate({"draw": plain["intervals"]["draw"], "pieces": pieces})
+    epoch = {version: int(number) for version, number in plain["epoch"].items() if version in known.epoch}
     return known.model_copy(
         update={
-            "revision": revision,
-            "route": mine.model_copy(update={"variants": variants}),
+            "revision": int(plain["revision"]),
+            "route": route.model_copy(
+                update={
+                    "stable": stable,
+                    "variants": tuple(Variant(version=v, weight_ppm=w) for v, w in weights.items()),
+                }
+            ),
             "intervals": intervals,
-            "guard": guard,
-            "epoch": known.epoch | {v: e for v, e in epoch.items() if v in known.epoch},
+            "guard": known.guard.model_copy(update={"latched": latches}),
+            "epoch": known.epoch | epoch,
         }
     )
+
+
+def _same_backend(plain: Mapping[str, Any], route: Route, version: str) -> bool:
+    """Whether all that this release knows of a version's backend is the same there."""
+    its, mine = plain["route"].get("backends", {}).get(version), route.backends.get(version)
+    if its is None or mine is None:
+        return its is mine
+    return all(its.get(key) == value for key, value in mine.model_dump(mode="json").items())
+
+
+def _written(plain: Mapping[str, Any]) -> bytes:
+    return json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _model(plain: Mapping[str, Any]) -> str:

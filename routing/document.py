@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from routing.intervals import Pieces
 from routing.table import ModelName, Route, Value, VersionName
@@ -28,10 +28,40 @@ class Latch(Value):
     evidence: Any = None
 
 
+class Override(Value):
+    """A person's word that a version may answer although it breaks stable's contract.
+
+    Attributes:
+        at: When, in UTC, ISO 8601.
+        actor: Who.
+        reason: Why.
+        breaks: What it covers, a sentence each; a break that is not among them is not covered.
+    """
+
+    at: str
+    actor: str
+    reason: str
+    breaks: tuple[str, ...]
+
+
 class Guard(Value):
-    """What guards have done to this route."""
+    """What keeps versions of this route from traffic, and what was done about it.
+
+    Attributes:
+        latched: By version, why it gets no weight.
+        overridden: By version, the breaks of stable's contract that a person has accepted.
+    """
 
     latched: dict[VersionName, Latch] = Field(default_factory=dict)
+    overridden: dict[VersionName, Override] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``overridden`` only where there is one, as in documents that were written before it was there."""
+        plain: dict[str, Any] = dump(self)
+        if not self.overridden:
+            del plain["overridden"]
+        return plain
 
 
 class Intervals(Value):

@@ -1,10 +1,10 @@
 """The next document: every change of a route, by a person or by a guard, is made here."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from routing.document import DeletedRoute, Document, Guard, Intervals, Latch, RouteDocument, utc
+from routing.document import DeletedRoute, Document, Guard, Intervals, Latch, Override, RouteDocument, utc
 from routing.errors import InvalidDocument, NothingToFlip, Problem, RolloutRunning, RouteNotFound, VersionLatched
 from routing.intervals import redraw
 from routing.table import Route, Variant
@@ -12,9 +12,14 @@ from routing.table import Route, Variant
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Create the route or put ``route`` in place of the stored one. Restoring is replacing by an older route."""
+    """Create the route or put ``route`` in place of the stored one. Restoring is replacing by an older route.
+
+    Attributes:
+        overrides: By version, breaks of stable's contract that a person accepts with this edit.
+    """
 
     route: Route
+    overrides: Mapping[str, Override] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +82,16 @@ def next_document(current: Document | None, change: Change, change_id: str) -> D
         InvalidDocument: A version would own too many pieces of the key space.
     """
     if isinstance(change, Replace):
-        return _replace(current, change.route, change_id)
+        return _replace(current, change, change_id)
     if not isinstance(current, RouteDocument):
         raise RouteNotFound(change.model)
     match change:
         case Delete():
             return DeletedRoute(
-                revision=current.revision + 1, change_id=change_id, model=current.model, guard=current.guard
+                revision=current.revision + 1,
+                change_id=change_id,
+                model=current.model,
+                guard=Guard(latched=current.guard.latched),
             )
         case Flip():
             versions = _flip_targets(current, change.version)
@@ -98,8 +106,9 @@ def next_document(current: Document | None, change: Change, change_id: str) -> D
             return _release(current, change.version, change_id)
 
 
-def _replace(current: Document | None, route: Route, change_id: str) -> RouteDocument | None:
-    guard = current.guard if current else Guard()
+def _replace(current: Document | None, change: Replace, change_id: str) -> RouteDocument | None:
+    route = change.route
+    guard = _guard(current, change)
     _refuse_latched(route, guard)
     revision = current.revision + 1 if current else 1
     if not isinstance(current, RouteDocument):
@@ -114,7 +123,7 @@ def _replace(current: Document | None, route: Route, change_id: str) -> RouteDoc
             guard=guard,
         )
     old = current.route
-    if route == old:
+    if route == old and guard == current.guard:
         return None
     if current.rollout is not None and (route.weights(), route.stable) != (old.weights(), old.stable):
         raise RolloutRunning(route.model)
@@ -131,8 +140,24 @@ def _replace(current: Document | None, route: Route, change_id: str) -> RouteDoc
             "route": route,
             "intervals": current.intervals.model_copy(update={"pieces": pieces}),
             "epoch": _epochs(current, route, revision, all_new=redrawn or route.slo != old.slo),
+            "guard": guard,
         }
     )
+
+
+def _guard(current: Document | None, change: Replace) -> Guard:
+    """Latches as they are; what was accepted of a version's contract goes with the version, and with its build."""
+    if current is None:
+        return Guard(overridden=dict(change.overrides))
+    kept: dict[str, Override] = {}
+    if isinstance(current, RouteDocument):
+        route, old = change.route, current.route
+        kept = {
+            version: override
+            for version, override in current.guard.overridden.items()
+            if version in route.weights() and route.backend(version) == old.backend(version)
+        }
+    return Guard(latched=current.guard.latched, overridden={**kept, **change.overrides})
 
 
 def _refuse_latched(route: Route, guard: Guard) -> None:
@@ -198,7 +223,7 @@ def _to_stable(current: RouteDocument, versions: Iterable[str], latch: Latch, ch
             "route": lowered,
             "intervals": current.intervals.model_copy(update={"pieces": pieces}),
             "epoch": _epochs(current, lowered, revision, all_new=False),
-            "guard": Guard(latched=latched),
+            "guard": current.guard.model_copy(update={"latched": latched}),
         }
     )
 
@@ -217,7 +242,9 @@ def _release(current: RouteDocument, version: str | None, change_id: str) -> Rou
         update={
             "revision": revision,
             "change_id": change_id,
-            "guard": Guard(latched={v: latch for v, latch in latched.items() if v not in released}),
+            "guard": current.guard.model_copy(
+                update={"latched": {v: latch for v, latch in latched.items() if v not in released}}
+            ),
             "epoch": current.epoch | {v: revision for v in released if v in current.epoch},
         }
     )

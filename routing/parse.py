@@ -195,6 +195,15 @@ CODES = {
 }
 
 
+def _of_url(url: str, *, is_triton: bool) -> str:
+    scheme = url.partition("://")[0]
+    if scheme in {"grpcs", "https"}:
+        return "only http:// and Triton's grpc:// are served so far"
+    if scheme == "grpc" and not is_triton:
+        return "only a backend of kind `triton` is asked by gRPC"
+    return "a url is http://host:port, or of Triton grpc://host:port, without a path"
+
+
 def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
     """A problem from one of pydantic's, in our words where they help more."""
     place = [part for part in detail["loc"] if part not in BACKEND_KINDS or detail["loc"][0] != "backends"]
@@ -212,8 +221,7 @@ def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
     elif kind == "string_pattern_mismatch" and "by" in place:
         message = "a sticky source is `header:NAME` or `cookie:NAME`"
     elif kind == "string_pattern_mismatch" and ("urls" in place or last == "url"):
-        is_other = str(detail["input"]).partition("://")[0] in {"grpc", "grpcs", "https"}
-        message = "only http:// is served so far" if is_other else "a url is http://host:port without a path"
+        message = _of_url(str(detail["input"]), is_triton="triton" in detail["loc"])
     elif kind in {"too_short", "too_long"} and last == "urls":
         message = f"`urls` has an entry for each server, 1 to {MAX_URLS}"
     elif kind == "too_short" and last == "variants":

@@ -142,13 +142,14 @@ class OnnxSpec(Value):
 
 
 Url = Annotated[str, StringConstraints(pattern=r"^http://[^/?#@\s]+$", max_length=256)]
+TritonUrl = Annotated[str, StringConstraints(pattern=r"^(http|grpc)://[^/?#@\s]+$", max_length=256)]
 
 
 class RemoteSpec(Value):
     """Servers that all run the version: one ``url``, or several ``urls``.
 
     Attributes:
-        url: ``http://host:port``.
+        url: ``http://host:port``, of Triton ``grpc://host:port`` too.
         urls: The same of each server, no two alike; the one with the fewest calls in flight is asked.
         model: Its name there, the route's model by default.
         version: Its version there, the variant's by default.
@@ -175,6 +176,8 @@ class RemoteSpec(Value):
         """``url`` or ``urls``: the one that was given, so that a document reads back as it was written."""
         plain: dict[str, Any] = dump(self)
         del plain["urls" if self.urls is None else "url"]
+        if not plain.get("manage", True):  # as in documents that were written before it was there
+            del plain["manage"]
         return plain
 
     def addresses(self) -> tuple[str, ...]:
@@ -189,10 +192,17 @@ class OipSpec(RemoteSpec):
 
 
 class TritonSpec(RemoteSpec):
-    """Triton over HTTP. Versions are numbers there, and every answer has to name the one that was asked."""
+    """Triton, over HTTP or gRPC. Versions are numbers there, and every answer has to name the one that was asked.
+
+    Attributes:
+        manage: The gateway loads the model there when it is needed and unloads it when nothing uses it.
+    """
 
     kind: Literal["triton"]
+    url: TritonUrl | None = None
+    urls: Annotated[tuple[TritonUrl, ...], Field(min_length=1, max_length=MAX_URLS)] | None = None
     version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")] | None = None
+    manage: Annotated[bool, Field(strict=True)] = False
 
 
 BackendSpec = Annotated[OnnxSpec | OipSpec | TritonSpec, Field(discriminator="kind")]

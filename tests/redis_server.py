@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,10 +34,14 @@ class RedisServer:
 
     Args:
         save: Keep the data over a clean ``stop`` and ``start``.
+        options: More words of its command line.
+        sentinel: Lines of its configuration, when it is a Sentinel.
     """
 
-    def __init__(self, *, save: bool = False) -> None:
+    def __init__(self, *, save: bool = False, options: Sequence[str] = (), sentinel: Sequence[str] = ()) -> None:
         self._save = save
+        self._more = list(options)
+        self._sentinel = list(sentinel)
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="turnout-redis-", ignore_cleanup_errors=True)
         with socket.socket() as probe:
@@ -59,8 +64,13 @@ class RedisServer:
         """Start the server and wait until it answers."""
         persistence = ["--appendonly", "yes" if self._save else "no", "--save", ""]
         where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder.name]
+        words = [*where, *persistence, *self._more]
+        if self._sentinel:
+            config = Path(self._folder.name) / "sentinel.conf"
+            config.write_text("\n".join(self._sentinel) + "\n")
+            words = [str(config), "--sentinel", *where]
         with (Path(self._folder.name) / "log").open("ab") as log:
-            self._process = subprocess.Popen([server_binary(), *where, *persistence], stdout=log, stderr=log)
+            self._process = subprocess.Popen([server_binary(), *words], stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:

@@ -1,6 +1,6 @@
 """Answers: JSON, and one shape for each condition."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -10,11 +10,12 @@ from starlette.responses import Response
 
 from gateway.admin.conditions import etag
 from gateway.admin.edge import internal_error
-from gateway.errors import GatewayError, status_of
+from gateway.errors import ContractBroken, GatewayError, status_of
 from routing import errors
 
 RETRY_AFTER_S = 1
 CODES: Mapping[type[Exception], str] = {
+    ContractBroken: "contract",
     errors.VersionLatched: "latched",
     errors.RolloutRunning: "rollout_running",
     errors.NothingToFlip: "nothing_to_flip",
@@ -44,6 +45,8 @@ async def refuse(_request: Request, error: Exception) -> Response:
     if isinstance(error, errors.StaleRevision):
         body = {"error": _stale(error), "code": "stale", "revision": error.current or None}
         return answer(body, status, revision=error.current)
+    if isinstance(error, ContractBroken):
+        body["problems"] = [*_breaks(error)]
     if code := CODES.get(type(error)):
         body["code"] = code
     return answer(body, status, headers={"retry-after": str(RETRY_AFTER_S)} if status == 503 else None)
@@ -74,6 +77,20 @@ def problems_body(error: errors.InvalidDocument) -> dict[str, Any]:
         sentence += f" (and {len(more)} more)"
     listed = [{"pointer": p.pointer, "code": p.code, "message": p.message} for p in error.problems]
     return {"error": sentence, "problems": listed}
+
+
+def _breaks(error: ContractBroken) -> Iterator[dict[str, str]]:
+    """Every difference: where the version stands in the route, and where the difference is in its metadata."""
+    for (pointer, version), problems in error.breaks.items():
+        for problem in problems:
+            yield {
+                "pointer": pointer,
+                "code": "contract",
+                "message": f"version {version!r}: {problem.message}",
+                "version": version,
+                "difference": problem.pointer,
+                "kind": problem.code,
+            }
 
 
 def _stale(error: errors.StaleRevision) -> str:

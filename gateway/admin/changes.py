@@ -3,14 +3,15 @@
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.admin.contracts import Known, Signatures, check
 from gateway.admin.json_patch import diff
 from gateway.errors import DamagedDocument, Overloaded
 from routing import edit
 from routing.codec import as_json, decode, encode
-from routing.document import Document, RouteDocument
+from routing.document import Document, RouteDocument, utc
 from routing.edit import next_document
 from routing.errors import InvalidDocument, Problem, RouteNotFound, StaleRevision, StoreUnavailable
 from routing.parse import parse_route
@@ -19,8 +20,10 @@ from routing.table import Route
 
 log = logging.getLogger("turnout.admin")
 
+RAISING = frozenset({"put", "patch", "restore"})  # verbs that may give a version more of the traffic
+
 Make = Callable[[Document | None], edit.Change]
-Known = Callable[[str], int]
+Revision = Callable[[str], int]
 Keep = Callable[[Record], Awaitable[None]]
 
 
@@ -36,6 +39,7 @@ class Wish:
         is_dry: Do everything but the write.
         retries: Lost races to take up again.
         wait_s: How long to wait for replicas; None: not at all.
+        is_override: Versions that break stable's contract are accepted; ``reason`` says why.
     """
 
     model: str
@@ -45,15 +49,21 @@ class Wish:
     is_dry: bool
     retries: int = 0
     wait_s: float | None = None
+    is_override: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a wish came to; ``after`` equals ``before`` when it changes nothing."""
+    """What a wish came to; ``after`` equals ``before`` when it changes nothing.
+
+    Attributes:
+        warnings: What whoever asked should know; the change is made all the same.
+    """
 
     before: Document | None
     after: Document
     is_changed: bool
+    warnings: tuple[str, ...] = ()
 
 
 def nothing_known(_model: str) -> int:
@@ -72,6 +82,7 @@ class Changes:
         store: Where documents are kept.
         check_route: Problems of a route that only this process can see, such as a host that is not allowed.
         now: Wall clock, seconds since 1970.
+        signatures: Tells what workers know of the versions of a model; None: there are none, and no check.
         known: Newest revision of a route in this replica's copy. A store that holds less has lost something: until that
             is offered back, whatever is built on the rest would take its place.
         keep: Takes what was stored into this replica's copy, before anybody is told that it is done.
@@ -82,11 +93,13 @@ class Changes:
         store: Store,
         check_route: Callable[[Route], Sequence[Problem]],
         now: Callable[[], float],
-        known: Known = nothing_known,
+        signatures: Signatures | None = None,
+        known: Revision = nothing_known,
         keep: Keep = keep_nothing,
     ) -> None:
         self._store = store
         self._check_route = check_route
+        self._signatures = signatures
         self._known = known
         self._keep = keep
         self.now = now
@@ -100,18 +113,20 @@ class Changes:
         """
         change_id = secrets.token_hex(16)
         result: Result | None = None
+        known = await self._signatures(wish.model) if self._signatures and wish.verb in RAISING else None
 
         def build(record: Record | None) -> Draft | None:
             nonlocal result
             self._refuse_loss(wish.model, record)
             before = stored(record)
-            after = next_document(before, make(before), change_id)
+            change, warnings = self._checked(wish, before, make(before), change_id, known)
+            after = next_document(before, change, change_id)
             if after is None:
                 assert before is not None
                 result = Result(before, before, is_changed=False)
                 return None
-            result = Result(before, after, is_changed=True)
-            return Draft(after.revision, encode(after), wish.verb)
+            result = Result(before, after, is_changed=True, warnings=warnings)
+            return Draft(after.revision, encode(after), wish.verb, _evidence(change))
 
         if wish.is_dry:
             build(await self._store.load(wish.model))
@@ -121,6 +136,23 @@ class Changes:
         if result.is_changed and not wish.is_dry:
             _log(wish, result.after)
         return result
+
+    def _checked(
+        self, wish: Wish, before: Document | None, change: edit.Change, change_id: str, known: Known | None
+    ) -> tuple[edit.Change, tuple[str, ...]]:
+        """The change, when every version that it trusts with more keeps stable's contract, or that was accepted.
+
+        Raises:
+            ContractBroken: It does not, and nobody has accepted it.
+        """
+        if known is None or not isinstance(change, edit.Replace):
+            return change, ()
+        next_document(before, change, change_id)  # what else is wrong with it comes first
+        findings = check(before, change.route, known, is_override=wish.is_override)
+        if findings.breaks and not wish.is_override:
+            raise findings.refusal(change.route)
+        accepted = findings.overrides(utc(self.now()), wish.actor, wish.reason, before)
+        return replace(change, overrides=accepted), tuple(findings.warnings())
 
     async def _write(self, wish: Wish, build: Callable[[Record | None], Draft | None], change_id: str) -> None:
         try:
@@ -224,7 +256,20 @@ def preview(result: Result) -> dict[str, Any]:
         "would_change": result.is_changed,
         "document": after,
         "diff": diff(without_names(before), without_names(after)),
+        **noted(result),
     }
+
+
+def noted(result: Result) -> dict[str, Any]:
+    """What an answer says beside the document."""
+    return {"warnings": list(result.warnings)} if result.warnings else {}
+
+
+def _evidence(change: edit.Change) -> Any:
+    """What the history keeps of an override."""
+    if not isinstance(change, edit.Replace) or not change.overrides:
+        return None
+    return {"override": "contract", "breaks": {version: list(o.breaks) for version, o in change.overrides.items()}}
 
 
 def _log(wish: Wish, after: Document) -> None:

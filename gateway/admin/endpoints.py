@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
 from gateway.admin.audit import AuditEndpoints
 from gateway.admin.auth import METRICS_PATH, Authoriser
-from gateway.admin.changes import Changes, Keep, Known, keep_nothing, nothing_known
+from gateway.admin.changes import Changes, Keep, Revision, keep_nothing, nothing_known
+from gateway.admin.contracts import Signatures
 from gateway.admin.edge import Edge
 from gateway.admin.events import EventEndpoints
 from gateway.admin.feed import Feed
@@ -51,7 +52,9 @@ def admin_app(
     draining: asyncio.Event | None = None,
     refusals: RefusedLogins | None = None,
     metrics_are_open: bool = False,
-    known: Known = nothing_known,
+    signatures: Signatures | None = None,
+    feed: Feed | None = None,
+    known: Revision = nothing_known,
     keep: Keep = keep_nothing,
 ) -> ASGIApp:
     """Build the admin plane.
@@ -69,15 +72,17 @@ def admin_app(
         refusals: Where refused log-ins are kept; None: nowhere.
         draining: Once set, everything that waits or streams here ends.
         metrics_are_open: ``/metrics`` needs no token.
+        signatures: Tells what workers know of the versions of a model; None: nothing is held against stable's contract.
+        feed: Events; by default those of the store's changes alone.
         known: See Changes.
         keep: See Changes.
     """
     refused = Counter() if refused is None else refused
-    changes = Changes(store, check_route, now, known, keep)
+    changes = Changes(store, check_route, now, signatures, known, keep)
     draining = draining or asyncio.Event()
     refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)
-    feed = Feed(store)
+    feed = feed or Feed(store)
     views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed)
     paths = admin_paths(
         RouteEndpoints(store, changes, replicas),

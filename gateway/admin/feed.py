@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +59,14 @@ class Reader:
         if self._cut.is_set() or (frame.sequence <= self._seen and not frame.is_reset):
             return
         self._seen = frame.sequence
-        self._waiting.append(frame.data)
-        self._bytes += len(frame.data)
+        self.tell(frame.data)
+
+    def tell(self, data: bytes) -> None:
+        """Queue what stands outside the order of changes: nobody resumes after it."""
+        if self._cut.is_set():
+            return
+        self._waiting.append(data)
+        self._bytes += len(data)
         if self._bytes > self._max_bytes:
             self.cut()
         self._news.set()
@@ -134,6 +140,12 @@ class Feed:
         finally:
             self.readers -= 1
             await self._end()
+
+    def tell(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Tell those who read now of something that is no change, and that this gateway alone knows."""
+        encoded = _encoded("", kind, data)
+        for reader in self._attached:
+            reader.tell(encoded)
 
     async def events(self, after: str | None, cut: asyncio.Event) -> AsyncGenerator[bytes, None]:
         """Events after a position, or from now on, without end; sets ``cut`` and ends when the reader is too slow.
@@ -256,7 +268,8 @@ def _told(change: Change, entries: "list[HistoryEntry] | Any") -> tuple[str, dic
 
 def _encoded(position: str, kind: str, data: Any) -> bytes:
     line = json.dumps(data, separators=(",", ":"))  # ASCII: no half of a surrogate pair can break it
-    return f"id: {position}\nevent: {kind}\ndata: {line}\n\n".encode()
+    place = f"id: {position}\n" if position else ""
+    return f"{place}event: {kind}\ndata: {line}\n\n".encode()
 
 
 def _marker(position: str) -> bytes:

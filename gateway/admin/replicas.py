@@ -10,7 +10,7 @@ import orjson
 
 from gateway.errors import Overloaded
 from routing.errors import StoreUnavailable
-from routing.store import Store
+from routing.store import Store, Word
 
 MAX_WAITS = 64  # writes that wait for replicas at one time
 DEFAULT_WAIT_MS = 10_000
@@ -22,11 +22,20 @@ POLL_GROWTH = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What one live replica said last: revisions by model."""
+    """What one replica said last: revisions by model.
+
+    Attributes:
+        unready: By model and version, why stable answers the version's share there.
+        age_s: Time since it said so, by the store's clock; ``None`` where it did not say how long its word counts.
+        is_silent: Its word counts no more: it is cut off from the store, stopped or dead.
+    """
 
     name: str
     applied: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
+    unready: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    age_s: float | None = None
+    is_silent: bool = False
 
     def has_applied(self, model: str, revision: int) -> bool:
         """Whether it serves this revision or a later one."""
@@ -35,6 +44,14 @@ class Replica:
     def has_refused(self, model: str, revision: int) -> bool:
         """Whether it refused this revision or a later one, and serves an older one."""
         return not self.has_applied(model, revision) and self.refused.get(model, 0) >= revision
+
+    def state(self, model: str, revision: int) -> str:
+        """Where it stands against the revision that is stored: ``serves``, ``behind``, ``refused`` or ``silent``."""
+        if self.is_silent:
+            return "silent"
+        if self.has_applied(model, revision):
+            return "serves"
+        return "refused" if self.has_refused(model, revision) else "behind"
 
 
 class Replicas:
@@ -58,7 +75,15 @@ class Replicas:
         Raises:
             StoreUnavailable: As the store.
         """
-        return [_replica(name, data) for name, data in sorted((await self._store.presences()).items())]
+        return [replica for replica in await self.known() if not replica.is_silent]
+
+    async def known(self) -> list[Replica]:
+        """These, and those that fell silent not long ago, as far as the store remembers.
+
+        Raises:
+            StoreUnavailable: As the store.
+        """
+        return [_replica(name, word) for name, word in sorted((await self._store.words()).items())]
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -99,17 +124,28 @@ class Replicas:
         applied = [replica.name for replica in alive if replica.has_applied(model, revision)]
         refused = [replica.name for replica in alive if replica.has_refused(model, revision)]
         waiting = [replica.name for replica in alive if replica.name not in {*applied, *refused}]
-        return {"all": not waiting and not refused, "waiting_for": waiting, "refused_by": refused}
+        seen: dict[str, Any] = {"all": not waiting and not refused, "waiting_for": waiting, "refused_by": refused}
+        if unready := {replica.name: replica.unready[model] for replica in alive if model in replica.unready}:
+            seen["unready"] = unready
+        return seen
 
 
-def _replica(name: str, data: bytes) -> Replica:
+def _replica(name: str, word: Word) -> Replica:
     """What a replica said; one of another release that cannot be understood has applied nothing."""
+    is_silent = word.left_s <= 0
     try:
-        plain = orjson.loads(data)
-        return Replica(name, _revisions(plain["applied"]), _revisions(plain["refused"]))
+        plain = orjson.loads(word.data)
+        unready = {str(model): _sentences(versions) for model, versions in plain.get("unready", {}).items()}
+        ttl_s = plain.get("ttl_s")
+        age_s = None if ttl_s is None else round(max(0.0, float(ttl_s) - word.left_s), 3)
+        return Replica(name, _revisions(plain["applied"]), _revisions(plain["refused"]), unready, age_s, is_silent)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Replica(name)
+        return Replica(name, is_silent=is_silent)
 
 
 def _revisions(plain: Any) -> Mapping[str, int]:
     return {str(model): int(revision) for model, revision in plain.items()}
+
+
+def _sentences(plain: Any) -> Mapping[str, str]:
+    return {str(version): str(why) for version, why in plain.items()}

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from gateway.admin import query
 from gateway.admin.answers import answer
 from gateway.admin.bodies import read_json
-from gateway.admin.changes import Changes, Make, Result, Wish, preview, stored, stored_route
+from gateway.admin.changes import Changes, Make, Result, Wish, noted, preview, stored, stored_route
 from gateway.admin.conditions import condition
 from gateway.admin.json_patch import merge_patch
 from gateway.admin.replicas import DEFAULT_WAIT_MS, MAX_WAIT_MS, Replicas
@@ -23,6 +23,8 @@ from routing.store import Record, Store
 from routing.table import NAME_PATTERN
 
 NAME = re.compile(NAME_PATTERN)
+OVERRIDE = "override"
+CONTRACT = "contract"  # the one thing that can be overridden
 
 
 class RouteEndpoints:
@@ -47,7 +49,7 @@ class RouteEndpoints:
 
     async def put(self, request: Request) -> Response:
         """Create the route, or put another in its place."""
-        wish, based_on = read_wish(request, "put", "reason"), condition(request)
+        wish, based_on = read_wish(request, "put", "reason", OVERRIDE), condition(request)
         route = self._changes.route_from(wish.model, await read_json(request))
 
         def make(current: Document | None) -> Replace:
@@ -58,7 +60,7 @@ class RouteEndpoints:
 
     async def patch(self, request: Request) -> Response:
         """Merge a patch into the route (RFC 7396)."""
-        wish, based_on = read_wish(request, "patch", "reason"), condition(request)
+        wish, based_on = read_wish(request, "patch", "reason", OVERRIDE), condition(request)
         patch = await read_json(request)
 
         def make(current: Document | None) -> Replace:
@@ -97,13 +99,19 @@ def read_wish(request: Request, verb: str, *known: str) -> Wish:
     """The part of a wish that stands outside the body; ``known`` are parameters beside ``dry_run`` and ``wait``."""
     found = query.parameters(request, "dry_run", "wait", "timeout_ms", *known)
     is_dry = query.flag(found, "dry_run")
+    reason, is_override = query.reason(request, found), OVERRIDE in found
+    if is_override and found[OVERRIDE] != CONTRACT:
+        raise BadRequest("the parameter 'override' is contract: versions may break what stable promises")
+    if is_override and "reason" in known and not reason:
+        raise BadRequest("an override needs a reason: it stands in the history")
     return Wish(
         model=model_in(request),
         verb=verb,
         actor=request.scope["turnout.actor"],
-        reason=query.reason(request, found),
+        reason=reason,
         is_dry=is_dry,
         wait_s=_wait_s(found, is_dry=is_dry),
+        is_override=is_override,
     )
 
 
@@ -149,7 +157,12 @@ def _written(wish: Wish, result: Result, more: Mapping[str, Any]) -> Response:
         return answer({"model": wish.model, "revision": after.revision, "deleted": True, **more})
     is_created = not isinstance(result.before, RouteDocument)
     headers = {"location": f"/admin/v1/routes/{wish.model}"} if is_created else None
-    return answer({**as_json(after), **more}, 201 if is_created else 200, revision=after.revision, headers=headers)
+    return answer(
+        {**as_json(after), **noted(result), **more},
+        201 if is_created else 200,
+        revision=after.revision,
+        headers=headers,
+    )
 
 
 def summary(record: Record) -> Mapping[str, Any] | None:

@@ -10,7 +10,7 @@ from gateway.admin.bodies import RestoreBody, VerbBody, parse_body, read_json
 from gateway.admin.changes import Changes, Wish
 from gateway.admin.conditions import condition
 from gateway.admin.replicas import Replicas
-from gateway.admin.routes import existing, read_wish, respond
+from gateway.admin.routes import OVERRIDE, existing, read_wish, respond
 from gateway.errors import DamagedDocument
 from routing.codec import decode
 from routing.document import Document, RouteDocument
@@ -51,7 +51,7 @@ class VerbEndpoints:
 
     async def restore(self, request: Request) -> Response:
         """Put the route of an earlier revision in place of the current one."""
-        wish, based_on = read_wish(request, "restore"), condition(request)
+        wish, based_on = read_wish(request, "restore", OVERRIDE), condition(request)
         body = parse_body(RestoreBody, await read_json(request))
         wish = replace(wish, reason=body.reason)
         entry = await self._entry(wish.model, body.revision)

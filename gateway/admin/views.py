@@ -57,7 +57,7 @@ class ViewEndpoints:
         body = {**await self._overview(), "refused_logins": dict(self._refused), "events": events}
         try:
             found = [item for record in await self._store.list() if (item := summary(record)) is not None]
-            body["replicas"] = [asdict(replica) for replica in await self._replicas.alive()]
+            body["replicas"] = [asdict(replica) for replica in await self._replicas.known()]
         except StoreUnavailable as error:
             return answer(body | {"store_error": str(error), "routes": None, "replicas": None})
         live = await self._status([item["model"] for item in found])
@@ -72,7 +72,8 @@ class ViewEndpoints:
         if found is None:
             raise RouteNotFound(model)
         body = _live(found, await self._status([model]))
-        body["replicas"] = [_of(replica, model) for replica in await self._replicas.alive()]
+        revision = found["revision"]
+        body["replicas"] = [_of(replica, model, revision) for replica in await self._replicas.known()]
         return answer(body, revision=found["revision"])
 
     async def metrics(self, request: Request) -> Response:
@@ -89,10 +90,13 @@ def _live(item: Mapping[str, Any], statuses: Mapping[str, Mapping[str, Any]]) ->
     return {**live, **item}
 
 
-def _of(replica: Replica, model: str) -> dict[str, Any]:
-    """What a replica said of one route."""
+def _of(replica: Replica, model: str, revision: int) -> dict[str, Any]:
+    """What a replica said of one route, and where it stands against the stored revision."""
     return {
         "name": replica.name,
         "applied_revision": replica.applied.get(model),
         "refused_revision": replica.refused.get(model),
+        "unready": replica.unready.get(model, {}),
+        "state": replica.state(model, revision),
+        "age_s": replica.age_s,
     }

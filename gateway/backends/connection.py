@@ -2,13 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Any, Protocol
 
 from gateway.backends.heads import KnownHeads
 from gateway.backends.reader import AnswerReader, Unreadable
-
-if TYPE_CHECKING:
-    from gateway.backends.sending import Sending
 
 END_OF_HEAD = b"\r\n\r\n"
 JOIN_BYTES = 64 * 1024  # a body up to this size leaves in one write with its head; a larger one is not copied
@@ -21,19 +18,26 @@ class Owner(Protocol):
         """The socket is open; ``ended`` will follow."""
 
     def answered(
-        self, connection: "Connection", status: int, body: bytes, header_length: int | None, reusable: bool
+        self,
+        connection: "Connection",
+        sending: Any,
+        status: int,
+        body: bytes,
+        header_length: int | None,
+        reusable: bool,
     ) -> None:
         """The answer is complete.
 
         Args:
             connection: It carries nothing any more.
+            sending: What it carried.
             status: HTTP status, 200 or more.
             body: All of it, without transfer coding.
             header_length: ``Inference-Header-Content-Length``, at most ``len(body)``; ``None`` when absent.
             reusable: Whether the connection may carry another request.
         """
 
-    def broke(self, connection: "Connection", sentence: str) -> None:
+    def broke(self, connection: "Connection", sending: Any, sentence: str) -> None:
         """The answer will not come; the connection is gone. ``sentence`` starts with a verb."""
 
     def lost(self, connection: "Connection") -> None:
@@ -52,48 +56,45 @@ class Connection(asyncio.Protocol):
         max_answer_bytes: Bound on the body of one answer.
 
     Attributes:
-        answers: Complete answers so far; more than 0 means that the connection was reused.
-        began: Whether any byte of the current answer has arrived.
-        sending: Its owner's: what it carries now.
+        has_answered: Whether a complete answer has come over it.
+        began: Whether a part of the current answer has arrived, and not all of it.
+        sending: Its owner's: what it carries now; ``None``: nothing.
     """
 
     __slots__ = (
-        "_carrying",
+        "_find",
         "_heads",
-        "_known",
         "_owner",
         "_reader",
         "_transport",
-        "answers",
         "began",
+        "has_answered",
         "sending",
     )
 
     def __init__(self, owner: Owner, heads: KnownHeads, max_answer_bytes: int) -> None:
         self._owner = owner
         self._heads = heads
-        self._known = heads.by_bytes
-        self._transport: asyncio.Transport | None = None
+        self._find = heads.by_bytes.get
+        self._transport: Any = None  # an asyncio.Transport, once there is one
         self._reader = AnswerReader(max_answer_bytes)
-        self._carrying = False
-        self.answers = 0
+        self.has_answered = False
         self.began = False
-        self.sending: Sending | None = None
+        self.sending: Any = None
 
     # What the owner calls.
 
     @property
     def is_usable(self) -> bool:
         """Whether a request may be sent now."""
-        return self._transport is not None and not self._carrying and not self._transport.is_closing()
+        return self._transport is not None and self.sending is None and not self._transport.is_closing()
 
-    def send(self, head: bytes, body: bytes) -> bool:
+    def send(self, sending: Any, head: bytes, body: bytes) -> bool:
         """Send one request, unless the connection is not usable. A large ``body`` is not copied."""
         transport = self._transport
-        if transport is None or self._carrying or transport.is_closing():
+        if transport is None or self.sending is not None or transport.is_closing():
             return False
-        self.began = False
-        self._carrying = True
+        self.sending = sending
         if len(body) <= JOIN_BYTES:
             transport.write(head + body)
         else:
@@ -103,7 +104,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; the owner hears no more of the request in flight."""
-        self._carrying = False
+        self.sending = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -111,31 +112,35 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is open."""
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = transport
         self._owner.made(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in; on an idle connection there must be none."""
-        if not self._carrying:
+        sending = self.sending
+        if sending is None:
             self._discard()
             return
         if self.began:
             self._read(data)
             return
-        self.began = True
-        end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
-        known = self._known.get(data[:end])
+        end = data.find(END_OF_HEAD) + 4
+        known = self._find(data[:end])
         if known is not None:
             status, body_bytes, header_length = known
-            if body_bytes == len(data) - end:  # nothing of it need be read
-                self._end(status, data[end:], header_length, True)
+            if body_bytes == len(data) - end and self._transport.get_write_buffer_size() == 0:
+                # Nothing of it need be read.
+                self.sending = None
+                self.has_answered = True
+                self._owner.answered(self, sending, status, data[end:], header_length, True)
                 return
+        self.began = True
         self._reader.begin()
         self._read(data, end)
 
     def eof_received(self) -> bool:
         """The other side is done; an answer without a length is complete now, any other is not."""
-        if not self._carrying:
+        if self.sending is None:
             self._owner.lost(self)
         elif self.began and self._reader.ends_with_connection:
             self._finish()
@@ -145,7 +150,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
-        if self._carrying:
+        if self.sending is not None:
             self._fail("reset the connection " + self._progress())
         self._reader.close()
         self._owner.lost(self)
@@ -176,8 +181,9 @@ class Connection(asyncio.Protocol):
         self._owner.lost(self)
 
     def _fail(self, sentence: str) -> None:
+        sending = self.sending
         self.abort()
-        self._owner.broke(self, sentence)
+        self._owner.broke(self, sending, sentence)
 
     def _finish(self) -> None:
         reader = self._reader
@@ -186,18 +192,15 @@ class Connection(asyncio.Protocol):
         except Unreadable as problem:
             self._fail(str(problem))
             return
-        self._end(reader.status, body, reader.header_length, reader.keep)
-
-    def _end(self, status: int, body: bytes, header_length: int | None, keep: bool) -> None:
-        transport = self._transport
-        assert transport is not None
+        transport, sending = self._transport, self.sending
         # An answer that came before the request was out leaves the rest of the request in the way.
-        reusable = keep and not transport.is_closing() and not transport.get_write_buffer_size()
-        self.answers += 1
-        self._carrying = False
+        reusable = reader.keep and not transport.is_closing() and not transport.get_write_buffer_size()
+        self.sending = None
+        self.began = False
+        self.has_answered = True
         if not reusable:
             transport.abort()
-        self._owner.answered(self, status, body, header_length, reusable)
+        self._owner.answered(self, sending, reader.status, body, reader.header_length, reusable)
 
 
 # Opens a connection; raises OSError or UnicodeError.

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from gateway.backends.connection import Connect, Connection
 from gateway.backends.heads import KnownHeads, RequestHeads
+from gateway.backends.health import Health, HealthRules
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Sending
 from routing.analysis.outcome import Kind
@@ -39,6 +40,8 @@ class Connections:
         in_flight: Sendings that were given to this server and have not ended.
         moved: Sendings that reached no server here and went on to another one.
         retried: Sendings that were sent again because a reused connection had died.
+        health: How the server fares.
+        on_trip: Told of a failure that is once too often.
         known_heads: What was learned of its answers.
     """
 
@@ -59,7 +62,8 @@ class Connections:
     ) -> None:
         self._url = url
         self._heads = heads
-        self._replies = replies
+        self._reply = replies.of
+        self._failure = replies.failure
         self._connect = connect
         self._on_refused = on_refused
         self._move = move
@@ -75,6 +79,8 @@ class Connections:
         self._waiting: deque[Sending] = deque()
         self._closed = False
         self._ending: list[asyncio.Task[None]] = []  # dials that were cancelled
+        self.health = Health(HealthRules())
+        self.on_trip: Callable[[], None] = unheard
         self.in_flight = 0
         self.moved = 0
         self.retried = 0
@@ -95,15 +101,31 @@ class Connections:
         """Sendings that wait for a connection."""
         return len(self._waiting)
 
+    def counts(self) -> dict[str, int]:
+        """What they do now, as plain data."""
+        return {
+            "in_flight": self.in_flight,
+            "waiting": self.waiting_count,
+            "connections": self.open_count,
+            "idle": self.idle_count,
+            "retried": self.retried,
+            "moved": self.moved,
+            "heads_forgotten": self.known_heads.forgotten,
+        }
+
     def submit(self, sending: Sending) -> None:
         """Send it now, open a connection for it, queue it, or refuse it; in this order."""
-        sending.place = self
         self.in_flight += 1
-        idle = self._idle
+        call, idle, heads = sending.call, self._idle, self._heads
+        body = call.body
+        opening = heads.openings.get(len(body))
+        if opening is None or call.header_length is not None or call.via is not heads.via:
+            head = heads.of(call)
+        else:
+            head = f"{opening}{call.request_id}{heads.ending}".encode("latin-1")
         while idle:
             connection = idle.pop()
-            if connection.send(self._heads.of(sending.call), sending.call.body):
-                connection.sending, sending.carrier = sending, connection
+            if connection.send(sending, head, body):
                 return
             self._members.discard(connection)
         if self.open_count < self._max_connections:
@@ -117,14 +139,25 @@ class Connections:
 
     def give_up(self, sending: Sending) -> None:
         """Forget a cancelled sending and whatever it holds."""
-        connection = sending.carrier
-        if connection is not None:
-            sending.carrier = connection.sending = None
-            connection.abort()
-            self._forget(connection)
-        elif sending in self._waiting:
+        if sending in self._waiting:
             self._waiting.remove(sending)
+            return
+        for connection in self._members:
+            if connection.sending is sending:
+                connection.abort()
+                self._forget(connection)
+                return
         # One that waits for its dial leaves the new connection to somebody else.
+
+    def renew(self) -> None:
+        """Trust no idle connection: what comes from now on goes over new ones, what waits goes elsewhere."""
+        for connection in self._idle:
+            self._members.discard(connection)
+            connection.abort()
+        self._idle.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for sending in waiting:
+            self._pass_on(sending, Kind.UNREACHABLE, "has failed too often and is not asked for now")
 
     def close(self) -> None:
         """Take nothing any more; sendings end as ``UNREACHABLE``."""
@@ -161,29 +194,27 @@ class Connections:
         self._sockets.add(connection)
 
     def answered(
-        self, connection: Connection, status: int, body: bytes, header_length: int | None, reusable: bool
+        self,
+        connection: Connection,
+        sending: Sending,
+        status: int,
+        body: bytes,
+        header_length: int | None,
+        reusable: bool,
     ) -> None:
         """The next sending leaves before this one's reply is looked at."""
-        sending = connection.sending
-        if sending is None:
-            return
-        connection.sending = sending.carrier = None
         if not reusable:
             self._forget(connection)
         elif self._waiting:
             self._rest(connection)
         else:
             self._idle.append(connection)
-        sending.end(self._replies.of(status, body, header_length, self._url))
+        sending.end(self._reply(status, body, header_length, self._url))
 
-    def broke(self, connection: Connection, sentence: str) -> None:
+    def broke(self, connection: Connection, sending: Sending, sentence: str) -> None:
         """A reused connection may have been closed before our request came: that is no failure yet."""
-        sending = connection.sending
         self._members.discard(connection)
-        if sending is None:
-            return
-        connection.sending = sending.carrier = None
-        is_stale = connection.answers > 0 and not connection.began
+        is_stale = connection.has_answered and not connection.began
         if is_stale and sending.call.may_repeat and not sending.retried and not self._closed:
             sending.retried = True
             self.retried += 1
@@ -206,11 +237,7 @@ class Connections:
     def _carry(self, connection: Connection, sending: Sending) -> bool:
         """Send it there; ``False`` when the connection cannot be used."""
         call = sending.call
-        if not connection.send(self._heads.of(call), call.body):
-            return False
-        connection.sending = sending
-        sending.carrier = connection
-        return True
+        return connection.send(sending, self._heads.of(call), call.body)
 
     def _rest(self, connection: Connection) -> None:
         self._drop_expired()
@@ -239,7 +266,7 @@ class Connections:
             self._fail(self._waiting.popleft(), Kind.TIMEOUT, "had no connection free before the deadline")
 
     def _fail(self, sending: Sending, kind: Kind, sentence: str) -> None:
-        sending.end(self._replies.failure(kind, f"{self._url} {sentence}"))
+        sending.end(self._failure(kind, f"{self._url} {sentence}"))
 
     def _pass_on(self, sending: Sending, kind: Kind, sentence: str) -> None:
         """It was sent nowhere: another server may have it."""
@@ -307,3 +334,7 @@ class Connections:
         self._on_refused(sentence)
         for each in refused:
             self._pass_on(each, Kind.UNREACHABLE, sentence)
+
+
+def unheard() -> None:
+    """Who hears of failures where there is one server alone."""

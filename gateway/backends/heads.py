@@ -6,6 +6,7 @@ from urllib.parse import quote
 from gateway.backends.base import Call
 
 HEADS_MAX = 256  # heads of answers that are remembered of one server
+OPENINGS_MAX = 256  # openings of requests that are kept for one version on one server, one for each size of a body
 HEAD_BYTES = 1024  # a longer one is read anew every time
 
 
@@ -20,9 +21,12 @@ class RequestHeads:
     Attributes:
         ready: A whole request for readiness, on a connection of its own.
         metadata: A whole request for metadata, likewise.
+        openings: Heads of JSON bodies by their size, up to the value of ``x-request-id``.
+        via: Of the last call, nearly always that of the next one too.
+        ending: What stands behind ``x-request-id`` in a head with that.
     """
 
-    __slots__ = ("_binary", "_json", "_via", "_via_lines", "metadata", "ready")
+    __slots__ = ("_binary", "_json", "ending", "metadata", "openings", "ready", "via")
 
     def __init__(self, host: str, port: int, prefix: str, model: str, version: str | None) -> None:
         path = f"{prefix}/v2/models/{quote(model, safe='')}"
@@ -33,22 +37,26 @@ class RequestHeads:
         post = f"POST {path}/infer HTTP/1.1\r\n{host_line}"
         self._json = f"{post}content-type: application/json\r\ncontent-length: "
         self._binary = f"{post}content-type: application/octet-stream\r\ncontent-length: "
-        self._via = ""
-        self._via_lines = "\r\nvia: \r\n"
+        self.openings: dict[int, str] = {}
+        self.via = ""
+        self.ending = "\r\nvia: \r\n\r\n"
         get_tail = f" HTTP/1.1\r\n{host_line}connection: close\r\n\r\n"
         self.ready = f"GET {path}/ready{get_tail}".encode()
         self.metadata = f"GET {path}{get_tail}".encode()
 
     def of(self, call: Call) -> bytes:
         """The head of an inference request."""
-        via = call.via
-        if via is not self._via:  # nearly always it is the one of the last call
-            self._via, self._via_lines = via, f"\r\nvia: {via}\r\n"
+        via, size = call.via, len(call.body)
+        if via is not self.via:
+            self.via, self.ending = via, f"\r\nvia: {via}\r\n\r\n"
         if call.header_length is None:
-            head = f"{self._json}{len(call.body)}\r\nx-request-id: {call.request_id}{self._via_lines}\r\n"
+            if len(self.openings) >= OPENINGS_MAX:
+                self.openings.clear()
+            opening = self.openings[size] = f"{self._json}{size}\r\nx-request-id: "
+            head = f"{opening}{call.request_id}{self.ending}"
         else:
-            length = f"inference-header-content-length: {call.header_length}\r\n"
-            head = f"{self._binary}{len(call.body)}\r\nx-request-id: {call.request_id}{self._via_lines}{length}\r\n"
+            length = f"inference-header-content-length: {call.header_length}"
+            head = f"{self._binary}{size}\r\nx-request-id: {call.request_id}\r\nvia: {via}\r\n{length}\r\n\r\n"
         return head.encode("latin-1")
 
 

@@ -1,4 +1,4 @@
-"""A version on remote servers of the Open Inference Protocol v2, over plain HTTP/1.1."""
+"""A version on remote servers of the Open Inference Protocol v2, over plain HTTP/1.1 or gRPC."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.backends.base import Call, Reply, State
-from gateway.backends.connections import Connections
-from gateway.backends.instance import Bounds, Instance, address_of
+from gateway.backends.instance import Instance
 from gateway.backends.replies import Replies
-from gateway.backends.sending import Sending
+from gateway.backends.sending import Pool, Sending
 from gateway.backends.statistics import Statistics
+from gateway.backends.transport import Bounds, Target, address_of
 from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind
 
@@ -31,7 +31,7 @@ class HttpBackend:
     the same. A call that was sent nowhere, because a server refused the connection, goes on to another one.
 
     Args:
-        urls: ``http://host[:port][/prefix]`` of each server.
+        urls: ``http://host[:port][/prefix]`` or ``grpc://host[:port]`` of each server.
         model: The servers' name for the model.
         version: The servers' name for the version; ``None`` leaves the choice to the server.
         public_model: Name that answers carry.
@@ -39,6 +39,7 @@ class HttpBackend:
         holds_to_version: An answer that does not name ``version`` as its own breaks the contract.
         bounds: Of what goes to one server.
         on_state: Called after each change of ``state``.
+        on_ejected: Called when a server is not asked any more because it failed too often.
 
     Attributes:
         state: Where the version is in its life.
@@ -63,16 +64,20 @@ class HttpBackend:
         holds_to_version: bool = False,
         bounds: Bounds = DEFAULT_BOUNDS,
         on_state: Callable[[], None] | None = None,
+        on_ejected: Callable[[], None] | None = None,
     ) -> None:
         for url in urls:
             address_of(url)
         self._urls = tuple(urls)
-        self._names = (model, version)
+        self._names = (model, version, public_model, public_version, holds_to_version)
         self._bounds = bounds
         self._on_state = on_state
+        self._on_ejected = on_ejected
         self.state = State.LOADING
         self._replies = Replies(public_model, public_version, version if holds_to_version else None)
-        self._ready: tuple[Connections, ...] = ()
+        self._ready: tuple[Pool, ...] = ()
+        self._only: Pool | None = None  # the one that is ready, where it is one
+        self._returning = False  # some of them get less than their share
         self._signature: Signature | None = None
         self._turn = 0
         self._asked = asyncio.Event()  # one server is ready, or none of them
@@ -103,20 +108,18 @@ class HttpBackend:
 
     async def open(self) -> None:
         """Ask every server; returns when one is ready or none of them. Probes go on where one is not."""
-        model, version = self._names
         loop = asyncio.get_running_loop()
         bounds = self._bounds
         if len(self._urls) > 1:  # another one is worth asking before the request's time is up
             bounds = replace(bounds, connect_timeout_s=min(bounds.connect_timeout_s, ONE_OF_SEVERAL_CONNECT_S))
         self.instances = tuple(
             Instance(
-                url,
-                model,
-                version,
+                Target(url, *self._names),
                 self._replies,
                 bounds,
                 loop,
                 on_change=self._changed,
+                may_eject=self._may_eject,
                 move=self._move,
                 differs=self._differs,
             )
@@ -135,16 +138,28 @@ class HttpBackend:
 
     def submit(self, call: Call, deadline_s: float, on_reply: Callable[[Reply], None]) -> Callable[[], None]:
         """Start an attempt. A version that is not ready answers at once."""
-        ready = self._ready
-        if not ready:
-            on_reply(self._replies.failure(Kind.UNREACHABLE, self.reason))
-            return _nothing
-        place = ready[0] if len(ready) == 1 else self._least_loaded(ready)
+        place = self._only
+        if place is None:
+            ready: Sequence[Pool] = self._ready
+            if not ready:
+                on_reply(self._replies.failure(Kind.UNREACHABLE, self.reason))
+                return _nothing
+            if self._returning:
+                ready = self._of_those_that_take(ready)
+            place = ready[0] if len(ready) == 1 else self._least_loaded(ready)
         sending = Sending(place, call, deadline_s, self.statistics, on_reply)
         place.submit(sending)
         return sending.cancel
 
-    def _least_loaded(self, places: Sequence[Connections]) -> Connections:
+    def _of_those_that_take(self, places: Sequence[Pool]) -> Sequence[Pool]:
+        """Without servers that have come back a moment ago and are spared this time."""
+        now_s = asyncio.get_running_loop().time()
+        self._returning = any(place.health.share(now_s) < 1 for place in places)
+        if not self._returning:
+            return places
+        return [place for place in places if place.health.share(now_s) >= 1 or place.health.takes(now_s)] or places
+
+    def _least_loaded(self, places: Sequence[Pool]) -> Pool:
         """Fewest in flight; of those that are equal, the next in turn."""
         count = len(places)
         turn = self._turn % count
@@ -163,7 +178,16 @@ class HttpBackend:
         if not others or sending.moves >= len(self.instances):
             return False
         sending.moves += 1
-        self._least_loaded(others).submit(sending)
+        sending.place = self._least_loaded(others)
+        sending.place.submit(sending)
+        return True
+
+    def _may_eject(self) -> bool:
+        out = sum(instance.state is not State.READY for instance in self.instances)
+        if not self._bounds.health.may_eject(len(self.instances), out):
+            return False
+        if self._on_ejected is not None:
+            self._on_ejected()
         return True
 
     def _differs(self, instance: Instance, signature: Signature) -> str:
@@ -179,6 +203,8 @@ class HttpBackend:
             return
         ready = [instance for instance in self.instances if instance.state is State.READY]
         self._ready = tuple(instance.connections for instance in ready)
+        self._only = self._ready[0] if len(ready) == 1 else None
+        self._returning = len(ready) > 1
         if ready:
             self._signature = ready[0].signature
             self._enter(State.READY)
@@ -190,7 +216,7 @@ class HttpBackend:
             return
         self.state = state
         if state is State.CLOSED:
-            self._ready = ()
+            self._ready, self._only = (), None
         self._asked.set()
         if self._on_state is not None:
             self._on_state()

@@ -4,100 +4,92 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from gateway.backends.base import State
-from gateway.backends.connection import Connection
-from gateway.backends.connections import Connections
-from gateway.backends.heads import RequestHeads
-from gateway.backends.probe import NotReady, inspect
+from gateway.backends.grpc import GrpcTransport
+from gateway.backends.health import Health
+from gateway.backends.probe import NoAnswer, NotReady
 from gateway.backends.replies import Replies
-from gateway.backends.sending import Sending
+from gateway.backends.sending import Pool, Sending
+from gateway.backends.transport import Bounds, HttpTransport, Target, Transport
 from gateway.protocol.shapes import Signature
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Bounds of what goes to one server.
-
-    Attributes:
-        max_connections: Connections; each carries one request at a time.
-        max_waiting: Requests that wait for a connection.
-        max_answer_bytes: Body of one answer.
-        connect_timeout_s: Time for one connection to open.
-        probe_interval_s: Pause between two probes of a server that is not ready.
-    """
-
-    max_connections: int = 64
-    max_waiting: int = 256
-    max_answer_bytes: int = 64 * 1024 * 1024
-    connect_timeout_s: float = 2.0
-    probe_interval_s: float = 1.0
+CHECKS_MISSED = 3  # checks in a row without an answer after which a server is not ready
 
 
 class Instance:
     """One of the servers of a version.
 
     Args:
-        url: ``http://host[:port][/prefix]``.
-        model: The server's name for the model.
-        version: The server's name for the version; ``None`` leaves the choice to the server.
+        target: The version there.
         replies: Makes the version's replies.
         bounds: Of what goes there.
         on_change: Called after each change of ``state``.
+        may_eject: Whether the version can do without this server.
         move: Finds another server for a sending that reached none here.
         differs: Given what the server says of its tensors; says why that cannot be, or nothing.
 
     Attributes:
-        connections: To this server.
+        connections: Carry calls there.
+        health: How it fares.
+        is_ejected: It is not asked because it failed too often.
+        ejections: How often that was so.
+        ejections_refused: Failures after which the version could not do without it.
         signature: Inputs and outputs, as the server last described them.
 
     Raises:
-        ValueError: ``url`` is something else.
+        ValueError: The URL is none of ours.
     """
 
     def __init__(
         self,
-        url: str,
-        model: str,
-        version: str | None,
+        target: Target,
         replies: Replies,
         bounds: Bounds,
         loop: asyncio.AbstractEventLoop,
         *,
         on_change: Callable[[], None],
+        may_eject: Callable[[], bool],
         move: Callable[[Sending, "Instance"], bool],
         differs: Callable[["Instance", Signature], str],
     ) -> None:
-        self.url = url
-        self._host, self._port, prefix = address_of(url)
-        self._heads = RequestHeads(self._host, self._port, prefix, model, version)
+        self.url = target.url
         self._bounds = bounds
         self._loop = loop
         self._on_change = on_change
+        self._may_eject = may_eject
         self._differs = differs
         self._state = State.LOADING
         self._reason = "is being asked"
         self._prober: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
+        self._missed = 0  # checks in a row that were not answered
+        self._was_ready = False
+        self.is_ejected = False
+        self.ejections = self.ejections_refused = 0
         self.signature: Signature | None = None
-        self.connections = Connections(
-            url,
-            self._heads,
-            replies,
-            self._connect,
-            self._refused,
-            lambda sending: move(sending, self),
-            max_connections=bounds.max_connections,
-            max_waiting=bounds.max_waiting,
-            max_answer_bytes=bounds.max_answer_bytes,
-            connect_timeout_s=bounds.connect_timeout_s,
-            loop=loop,
-        )
+        self._transport = self._speak(target, replies, move)
+        self.connections: Pool = self._transport.pool
+        self.health = self.connections.health = Health(bounds.health)
+        self.connections.on_trip = self._tripped
+
+    def _speak(self, target: Target, replies: Replies, move: Callable[[Sending, "Instance"], bool]) -> Transport:
+        def elsewhere(sending: Sending) -> bool:
+            return move(sending, self)
+
+        if target.url.startswith("grpc:"):
+            return GrpcTransport(
+                target,
+                replies,
+                self._bounds,
+                self._loop,
+                self._refused,
+                elsewhere,
+                signature=lambda: self.signature,
+            )
+        return HttpTransport(target, replies, self._bounds, self._loop, self._refused, elsewhere)
 
     @property
     def state(self) -> State:
@@ -129,23 +121,14 @@ class Instance:
 
     def status(self) -> dict[str, Any]:
         """What it does now, as plain data."""
-        pool = self.connections
         return {
             "url": self.url,
-            "state": self._state.value,
+            "state": "ejected" if self.is_ejected else self._state.value,
             "reason": self.reason,
-            "in_flight": pool.in_flight,
-            "waiting": pool.waiting_count,
-            "connections": pool.open_count,
-            "idle": pool.idle_count,
-            "retried": pool.retried,
-            "moved": pool.moved,
-            "heads_forgotten": pool.known_heads.forgotten,
+            "ejections": self.ejections,
+            "ejections_refused": self.ejections_refused,
+            **self.connections.counts(),
         }
-
-    async def _connect(self, make: Callable[[], Connection]) -> Connection:
-        _, connection = await self._loop.create_connection(make, self._host, self._port)
-        return connection
 
     def _enter(self, state: State, reason: str = "") -> None:
         if self._state is State.CLOSED:
@@ -163,6 +146,20 @@ class Instance:
     def _refused(self, sentence: str) -> None:
         self._enter(State.FAILED, sentence)
 
+    def _tripped(self) -> None:
+        """It has failed too often: out with it, if the version can do without."""
+        if self._state is not State.READY:
+            return
+        if not self._may_eject():
+            self.ejections_refused += 1
+            return
+        self.ejections += 1
+        self.is_ejected = True
+        self.health.eject(self._loop.time())
+        log.warning("a server is not asked for now", extra={"url": self.url, "failures": self.health.faults})
+        self._enter(State.FAILED, f"has failed {self.health.faults} times in a row and is not asked for now")
+        self.connections.renew()
+
     async def _probe(self) -> None:
         while True:
             try:
@@ -170,29 +167,30 @@ class Instance:
             except Exception:
                 log.exception("the probe of %s failed", self.url)
                 self._enter(State.FAILED, "could not be probed")
-            await self._down.wait()
-            await asyncio.sleep(self._bounds.probe_interval_s)
+            if self._state is State.READY:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._bounds.check_s):
+                        await self._down.wait()
+            if self._state is not State.READY:
+                out_s = self.health.until_s - self._loop.time() if self.is_ejected else 0.0
+                await asyncio.sleep(max(self._bounds.probe_interval_s, out_s))
 
     async def _inspect(self) -> None:
         try:
-            signature = await inspect(self._connect, self._heads.ready, self._heads.metadata)
+            signature = await self._transport.inspect()
         except NotReady as problem:
-            self._enter(State.FAILED, str(problem))
+            self._missed += 1
+            is_late = isinstance(problem, NoAnswer) and self._missed < CHECKS_MISSED
+            if not (is_late and self._state is State.READY):
+                self.is_ejected = False
+                self._enter(State.FAILED, str(problem))
             return
+        self._missed = 0
         if difference := self._differs(self, signature):
             self._enter(State.FAILED, difference)
             return
         self.signature = signature
+        if self._was_ready and self._state is not State.READY:
+            self.health.come_back(self._loop.time())
+        self._was_ready, self.is_ejected = True, False
         self._enter(State.READY)
-
-
-def address_of(url: str) -> tuple[str, int, str]:
-    """Host, port and path of a server's URL.
-
-    Raises:
-        ValueError: It is not of the form.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
-        raise ValueError(f"{url!r} is not of the form http://host[:port][/prefix]")
-    return parts.hostname, parts.port or 80, parts.path.rstrip("/")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from gateway.protocol.metadata import labels_in
 from gateway.protocol.shapes import DTYPES, Signature, TensorSpec
 from gateway.protocol.tensors import Array
 
@@ -74,7 +75,10 @@ class OnnxSession:
                 "asked for cuda and runs on cpu: ONNX Runtime found no usable CUDA (driver, CUDA and cuDNN libraries)"
             )
         inputs = tuple(_spec(node) for node in session.get_inputs())
-        outputs = tuple(_spec(node) for node in session.get_outputs())
+        said = session.get_modelmeta().custom_metadata_map
+        outputs = tuple(
+            _spec(node, labels_in({"labels": said.get(f"labels.{node.name}")})) for node in session.get_outputs()
+        )
         self.signature = Signature("onnxruntime_onnx", inputs, outputs)
         self.dims = {node.name: tuple(node.shape) for node in session.get_inputs()}
         self._session: Any = session
@@ -135,12 +139,12 @@ def _identical(a: Array, b: Array) -> bool:
     return type(a) is type(b) and a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
 
 
-def _spec(node: Any) -> TensorSpec:
+def _spec(node: Any, labels: tuple[str, ...] = ()) -> TensorSpec:
     datatype = DATATYPES.get(node.type)
     if datatype is None:
         raise CannotLoad(f"tensor {node.name!r} has type {node.type}, which the protocol cannot carry")
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
-    return TensorSpec(node.name, datatype, shape)
+    return TensorSpec(node.name, datatype, shape, labels)
 
 
 def _blank(spec: TensorSpec, rows: int) -> Array:

@@ -25,6 +25,10 @@ class NotReady(Exception):
     """The version cannot be served; the message is a sentence that starts with a verb."""
 
 
+class NoAnswer(NotReady):
+    """Nothing was said within the time of a probe."""
+
+
 class _Question:
     """Owner of a connection that asks one thing."""
 
@@ -36,39 +40,45 @@ class _Question:
         pass
 
     def answered(
-        self, _connection: Connection, status: int, body: bytes, _header_length: int | None, _reusable: bool
+        self,
+        _connection: Connection,
+        _sending: object,
+        status: int,
+        body: bytes,
+        _header_length: int | None,
+        _reusable: bool,
     ) -> None:
         if not self.answer.done():
             self.answer.set_result(RawAnswer(status, body))
 
-    def broke(self, _connection: Connection, sentence: str) -> None:
+    def broke(self, _connection: Connection, _sending: object, sentence: str) -> None:
         if not self.answer.done():
             self.answer.set_exception(NotReady(sentence))
 
     def lost(self, connection: Connection) -> None:
-        self.broke(connection, "closed a new connection at once")
+        self.broke(connection, self, "closed a new connection at once")
 
     def ended(self, _connection: Connection) -> None:
         if not self.gone.done():
             self.gone.set_result(None)
 
 
-async def ask(connect: Connect, head: bytes) -> RawAnswer:
-    """Send one request without a body over a connection of its own.
+async def ask(connect: Connect, head: bytes, timeout_s: float = PROBE_TIMEOUT_S) -> RawAnswer:
+    """Send one request, all of it given as ``head``, over a connection of its own.
 
     Raises:
-        NotReady: No complete answer came within ``PROBE_TIMEOUT_S``.
+        NotReady: No complete answer came within ``timeout_s``.
     """
     question = _Question(asyncio.get_running_loop())
     connection = None
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             connection = await connect(lambda: Connection(question, KnownHeads(), MAX_PROBE_BYTES))
             if connection.is_usable:
-                connection.send(head, b"")
+                connection.send(question, head, b"")
             return await question.answer
     except TimeoutError:
-        raise NotReady(f"did not answer a probe within {PROBE_TIMEOUT_S:g} s") from None
+        raise NoAnswer(f"did not answer a probe within {timeout_s:g} s") from None
     except (OSError, UnicodeError) as problem:
         raise NotReady(f"refused connections: {problem}") from None
     finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.backends.base import Backend, State
+from gateway.protocol.metadata import as_plain
 from routing.table import BackendSpec
 
 log = logging.getLogger("turnout.backends")
@@ -93,6 +94,11 @@ class Registry:
     def slots(self) -> list[Slot]:
         """All that are held."""
         return list(self._slots.values())
+
+    def signatures(self, model: str) -> list[tuple[str, str, dict[str, Any]]]:
+        """Of versions of a model that are or were ready: version, backend as JSON, signature as plain data."""
+        described = ((slot.key, slot.backend.signature) for slot in self.slots() if slot.key.model == model)
+        return [(key.version, key.spec.model_dump_json(), as_plain(its)) for key, its in described if its is not None]
 
     async def settled(self) -> None:
         """Wait until every backend that is being opened or closed has been."""

@@ -2,13 +2,17 @@
 
 import orjson
 
-from gateway.backends.base import Reply
+from gateway.backends.base import Answer, Reply
 from gateway.protocol.answer import Identity, WrongVersion
 from routing.analysis.outcome import Kind, kind_of_status
 
-OK = Kind.OK  # looked up once
+GOOD = range(200, 300)
 STATUSES = range(200, 600)  # what a final answer may say
 MAX_ERROR_BYTES = 64 * 1024  # a larger body of an error answer is replaced by a sentence
+
+# How Triton's HTTP port begins its answer to a body, or to data of an input, that it cannot read.
+_NO_JSON = b'{"error":"failed to parse the request JSON'
+_UNREAD = _NO_JSON, b'{"error":"Unable to parse'
 
 # What a client is told when there is no answer that it could get.
 WITHOUT_ANSWER = {
@@ -29,36 +33,50 @@ class Replies:
         asked: The version that a server has to name in its answers; ``None`` where it may name any.
     """
 
-    __slots__ = ("_failures", "_give", "_model", "_version")
+    __slots__ = ("_failures", "_identity", "_is_triton", "_model", "_version")
 
     def __init__(self, model: str, version: str, asked: str | None = None) -> None:
         self._model = model
         self._version = version
-        self._give = Identity(model, version, asked).give
-        self._failures = {kind: self._public(words) for kind, (_, words) in WITHOUT_ANSWER.items()}
+        self._is_triton = asked is not None
+        self._identity = Identity(model, version, asked)
+        self._failures = {kind: self.public(words) for kind, (_, words) in WITHOUT_ANSWER.items()}
 
     def of(self, status: int, body: bytes, header_length: int | None, url: str) -> Reply:
         """The reply to an answer of the server at ``url``."""
-        if 200 <= status < 300:
+        if status in GOOD:
+            identity = self._identity
+            size = identity.size
+            # What ``give`` does for an answer that begins as the last one did; single bytes are looked for quickly.
+            if (
+                header_length is None
+                and body.startswith(identity.old)
+                and body.find(b"\\", size) < 0
+                and body.find(b"_", size) < 0
+            ):
+                return Answer(status, body if identity.new is None else identity.new + body[size:], None)
             try:
-                body, header_length = self._give(body, header_length)
+                return Answer(status, *identity.give(body, header_length))
             except WrongVersion as problem:
                 return self.failure(Kind.CONTRACT, f"{url} {problem}")
-            return Reply(OK, status, body, header_length)
         detail = f"{url} answered {status}"
+        if status == 500 and self._is_triton and body.startswith(_UNREAD):
+            # Triton's word for what it cannot read: everybody else says 400.
+            return Reply(Kind.MALFORMED if body.startswith(_NO_JSON) else Kind.REJECTED, 400, body, None, detail)
         if status not in STATUSES:
-            return Reply(Kind.BROKEN, 502, self._public(f"answered {status}, which is no status"), None, detail)
+            return Reply(Kind.BROKEN, 502, self.public(f"answered {status}, which is no status"), None, detail)
         if status < 400:  # a redirect is not followed: addresses come from the configuration alone
-            return Reply(Kind.ERROR, 502, self._public("redirects"), None, detail)
+            return Reply(Kind.ERROR, 502, self.public("redirects"), None, detail)
         if not _is_error(body):
-            body = self._public(f"answered {status}")
+            body = self.public(f"answered {status}")
         return Reply(kind_of_status(status), status, body, None, detail)
 
     def failure(self, kind: Kind, detail: str) -> Reply:
         """The reply where there is no answer; ``detail`` is for logs."""
         return Reply(kind, WITHOUT_ANSWER[kind][0], self._failures[kind], None, detail)
 
-    def _public(self, words: str) -> bytes:
+    def public(self, words: str) -> bytes:
+        """The body of an error that says so of the version, in words for clients."""
         return orjson.dumps({"error": f"version {self._version} of model {self._model} {words}"})
 
 

@@ -1,6 +1,7 @@
 """What a version has done since it was opened, in the terms of the protocol's statistics extension."""
 
 import time
+from time import perf_counter
 from typing import Any
 
 NS = 1_000_000_000
@@ -14,7 +15,7 @@ class Statistics:
         requests: Requests answered.
         executions: Runs of the model for them; one run may answer several requests.
         others: Requests answered elsewhere, each by a run that is known by its time alone; ``others_s`` is their sum.
-        last_ns: Wall-clock time of the last answer, nanoseconds; 0 before the first.
+        last_s: When the last answer came, by ``perf_counter``; 0 before the first.
     """
 
     __slots__ = (
@@ -22,7 +23,7 @@ class Statistics:
         "fail",
         "fail_s",
         "input_s",
-        "last_ns",
+        "last_s",
         "others",
         "others_s",
         "output_s",
@@ -34,8 +35,8 @@ class Statistics:
     )
 
     def __init__(self) -> None:
-        self.rows = self.requests = self.executions = self.fail = self.last_ns = 0
-        self.others, self.others_s = 0, 0.0
+        self.rows = self.requests = self.executions = self.fail = 0
+        self.others, self.others_s, self.last_s = 0, 0.0, 0.0
         self.whole_s = self.fail_s = self.queue_s = self.input_s = self.run_s = self.output_s = 0.0
 
     def answered(
@@ -60,13 +61,7 @@ class Statistics:
         self.input_s += input_s
         self.output_s += output_s
         self.run_s += whole_s - queue_s - input_s - output_s
-        self.last_ns = time.time_ns()
-
-    def passed(self, whole_s: float) -> None:
-        """One attempt was answered elsewhere: of its time nothing is known but the whole."""
-        self.others += 1
-        self.others_s += whole_s
-        self.last_ns = time.time_ns()
+        self.last_s = perf_counter()
 
     def failed(self, whole_s: float) -> None:
         """One attempt failed, or was given up."""
@@ -77,8 +72,9 @@ class Statistics:
         """The extension's form."""
         others, others_s = self.others, self.others_s
         done = self.requests + others
+        age_s = perf_counter() - self.last_s
         return {
-            "last_inference": self.last_ns // 1_000_000,
+            "last_inference": round((time.time() - age_s) * 1000) if self.last_s else 0,
             "inference_count": self.rows + others,
             "execution_count": self.executions + others,
             "inference_stats": {

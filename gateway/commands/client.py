@@ -176,13 +176,16 @@ class AdminClient:
 
 def _events(lines: Iterable[str]) -> Iterator[Event]:
     fields: dict[str, str] = {}
+    position = ""
     for line in lines:
         if line:
             name, _, value = line.partition(": ")
             fields[name] = value
-        elif "id" in fields:
-            yield Event(fields["id"], fields.get("event", ""), fields.get("data", ""))
-            fields = {}
+            continue
+        if "id" in fields or "event" in fields:  # a warning has no place among the changes
+            position = fields.get("id", position)
+            yield Event(position, fields.get("event", ""), fields.get("data", ""))
+        fields = {}
 
 
 def is_secure(url: str) -> bool:

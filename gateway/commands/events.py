@@ -14,7 +14,8 @@ from gateway.commands.reach import AdminCommand, connected, reaching, wants_json
 RETRY_S = 1.0
 GIVE_UP_S = 60.0  # without an answer
 SHOWN_CHANGES = 4
-STYLE = {"flip": "red", "lower": "bold red", "delete": "yellow", "reset": "yellow"}
+STYLE = {"flip": "red", "lower": "bold red", "delete": "yellow", "reset": "yellow", "warning": "yellow"}
+NOTICES = {"warning", "cleared"}  # not of the store, but of the gateway that is asked
 
 
 @click.command(cls=AdminCommand)
@@ -22,7 +23,7 @@ STYLE = {"flip": "red", "lower": "bold red", "delete": "yellow", "reset": "yello
 @click.option("--limit", type=click.IntRange(min=1), help="End after so many events.")
 @reaching
 def events(after: str | None, limit: int | None) -> None:
-    """Follow every change of every route, until interrupted; resumes where it was when the gateway goes and comes."""
+    """Follow every change of every route, and warnings, until interrupted; resumes when the gateway goes and comes."""
     left = limit
     quiet_since: float | None = None
     with connected() as admin:
@@ -51,6 +52,10 @@ def _show(event: Event) -> None:
     data: Any = json.loads(event.data)
     if event.kind == "reset":
         say(f"reset: {data['reason']}", STYLE["reset"])
+        return
+    if event.kind in NOTICES:
+        about = f" version {data['version']}" if data["version"] else ""
+        say(f"{event.kind}  {data['model']}{about}, {data['replica']}: {data['warning']}", STYLE.get(event.kind, ""))
         return
     words = [data["at"] or "", f"{data['model']} @{data['revision']}", event.kind, f"by {data['actor']}"]
     say("  ".join(word for word in words if word) + (f": {data['reason']}" if data["reason"] else ""), _style(event))

@@ -17,12 +17,16 @@ from gateway.errors import InvalidSettings
 
 SHOWN_CHANGES = 4
 WAIT = "?wait=applied&timeout_ms=10000"
+OVERRIDE = "override=contract"
 PERCENT = {"weight_ppm": "weight", "sample_ppm": "sample"}
 
 dry_run = click.option("--dry-run", is_flag=True, help="Do everything but the write; show the difference.")
 why = click.option("--reason", required=True, type=Reason(), help="Why: it stands in the history.")
 wait = click.option(
     "--wait", is_flag=True, help="Wait until every gateway on the store serves it; exit 1 if not in 10 s."
+)
+override = click.option(
+    "--override-contract", is_flag=True, help="Accept versions that break stable's contract; the reason says why."
 )
 one_version = click.option("--version", type=Name(), help="One version; without it all.")
 
@@ -54,16 +58,20 @@ def get(model: str) -> None:
 @click.argument("file")
 @dry_run
 @wait
+@override
 @click.option("--reason", type=Reason(), help="Why: it stands in the history.")
 @reaching
-def put(file: str, dry_run: bool, wait: bool, reason: str | None) -> None:
+def put(file: str, dry_run: bool, wait: bool, override_contract: bool, reason: str | None) -> None:
     """Create or replace the route in FILE, YAML or JSON; `-` reads standard input.
 
     The route must be the one that was read a moment before: somebody else's change in between is refused, not lost.
     """
     model, route = _route_in(file)
     _require_one(dry_run, wait)
-    path, parameters = f"/routes/{model}", f"reason={quote(reason)}" if reason else ""
+    if override_contract and not reason:
+        raise click.UsageError("--override-contract needs a --reason: it stands in the history")
+    said = [f"reason={quote(reason)}" if reason else "", OVERRIDE if override_contract else ""]
+    path, parameters = f"/routes/{model}", "&".join(filter(None, said))
     with connected() as admin:
         revision = admin.revision_of(model)
         if dry_run or not wants_json():
@@ -107,13 +115,15 @@ def release(model: str, reason: str, version: str | None, dry_run: bool, wait: b
 @why
 @dry_run
 @wait
+@override
 @reaching
-def restore(model: str, revision: int, reason: str, dry_run: bool, wait: bool) -> None:
+def restore(model: str, revision: int, reason: str, dry_run: bool, wait: bool, override_contract: bool) -> None:
     """Put the route of an earlier REVISION back; latches hold."""
     with connected() as admin:
         current = admin.revision_of(model)
         body = {"revision": revision, "reason": reason}
-        _verb(admin, f"/routes/{model}/restore", body, dry_run, wait, condition(current), current)
+        path = f"/routes/{model}/restore"
+        _verb(admin, path, body, dry_run, wait, condition(current), current, overrides=override_contract)
 
 
 @routes.command(cls=AdminCommand)
@@ -170,10 +180,13 @@ def _verb(
     waits: bool,
     based_on: Mapping[str, str] | None = None,
     before: int | None = None,
+    *,
+    overrides: bool = False,
 ) -> None:
     said = {key: value for key, value in body.items() if value is not None}
     _require_one(is_dry, waits)
-    reply: Reply = admin.post(path + ("?dry_run=1" if is_dry else WAIT if waits else ""), said, based_on)
+    parameters = f"{'?dry_run=1' if is_dry else WAIT if waits else '?'}&{OVERRIDE if overrides else ''}"
+    reply: Reply = admin.post(path + parameters.rstrip("?&").replace("?&", "?"), said, based_on)
     answer(reply, _show_preview if is_dry else lambda document: _show_written(document, before))
     _exit_unless_applied(reply)
 
@@ -194,6 +207,9 @@ def _show_applied(seen: Mapping[str, Any]) -> None:
     for key, words in (("waiting_for", "does not serve it yet"), ("refused_by", "refused it and serves the last good")):
         for name in seen[key]:
             say(f"warning: {name} {words}", "yellow")
+    for name, versions in seen.get("unready", {}).items():
+        for why in versions.values():
+            say(f"warning: {name}: {why}", "yellow")
     if "problem" in seen:
         say(f"warning: {seen['problem']}", "yellow")
 
@@ -246,9 +262,11 @@ def _show_difference(preview: Any) -> None:
 def _show_preview(preview: Any) -> None:
     _show_difference(preview)
     say("dry run: nothing was written" if preview["would_change"] else "dry run: this changes nothing")
+    _show_warnings(preview)
 
 
 def _show_written(document: Any, before: int | None) -> None:
+    _show_warnings(document)
     route, revision = document["route"], document["revision"]
     if revision == before:
         say(f"{route['model']}: nothing to change, revision {revision} stays")
@@ -258,6 +276,11 @@ def _show_written(document: Any, before: int | None) -> None:
         say(f"{route['model']}: revision {revision}; {shares}{latched}")
     if "applied" in document:
         _show_applied(document["applied"])
+
+
+def _show_warnings(answered: Any) -> None:
+    for warning in answered.get("warnings", ()):
+        say(f"warning: {warning}", "yellow")
 
 
 def _show_history(found: Any) -> None:

@@ -117,20 +117,33 @@ def _show_gateway(found: Any) -> None:
     seen = f"cannot be reached: {away}" if away else "reachable"
     line = f"gateway {state}, {found['in_work']} in work, loop lag {found['loop_lag_ms']:g} ms; store {store['kind']}"
     say(f"{line} {seen}", "yellow" if away or state != "ready" else "")
+    if store.get("stale"):
+        say(f"warning: the store has been away for {store['away_s']:.0f} s: what serves may be old", "yellow")
     _show_workers(found.get("workers", ()))
-    if found["unsent_lowers"]:
+    if found["unsent_lowers"] and not found.get("routes"):  # else the route says so
         say(f"warning: lowered here and not yet stored: {', '.join(found['unsent_lowers'])}", "yellow")
     others = [item for item in found.get("replicas") or () if item["name"] != found.get("replica")]
     if others:
-        say(f"{len(others) + 1} gateways on the store")
+        silent = sum(1 for item in others if item.get("is_silent"))
+        say(f"{len(others) + 1 - silent} gateways on the store" + (f", {silent} silent" if silent else ""))
     for item in others:
+        if item.get("is_silent"):
+            since = "" if item.get("age_s") is None else f" for {item['age_s']:.0f} s"
+            say(f"warning: {item['name']} has said nothing{since}: cut off from the store, stopped or dead", "yellow")
+            continue
         for model, revision in item["refused"].items():
             say(f"warning: {model}: revision {revision} was refused by {item['name']}", "yellow")
+        for model, versions in item.get("unready", {}).items():
+            for why in versions.values():
+                say(f"warning: {model}: {item['name']}: {why}", "yellow")
         for route in found.get("routes") or ():
             behind, stored = item["applied"].get(route["model"], 0), route["revision"]
             if behind < stored and route["model"] not in item["refused"]:
                 say(f"warning: {route['model']}: {item['name']} does not serve revision {stored} yet", "yellow")
+    told = {route["model"] for route in found.get("routes") or ()}
     for model, revision in found["refused"].items():
+        if model in told:
+            continue  # the route says so, and why
         say(f"warning: {model}: revision {revision} was refused, the last good one serves", "yellow")
 
 

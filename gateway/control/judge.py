@@ -1,92 +1,65 @@
-"""Judges what all workers saw together: a canary that is bad everywhere, and nowhere often enough to be found out."""
+"""Judges what several saw together: a canary that is bad everywhere, and nowhere often enough to be found out."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from gateway.control.messages import Count, Counted, Lowered
-from gateway.runtime.promises import slo_objectives
-from routing.analysis.guard import KeyCap
-from routing.analysis.merged import MergedDetector, is_shared
+from gateway.control.pooled import Pooled
+from routing.analysis.merged import is_shared
 from routing.analysis.objective import Trip
-from routing.codec import decode
-from routing.document import RouteDocument
-from routing.errors import RoutingError
+from routing.codec import decode, lowered_as_in
+from routing.document import Document, RouteDocument
+from routing.errors import NewerSchema, RoutingError
+from routing.table import Route
 
 log = logging.getLogger("turnout.guard")
 
 FLUSH_S = 0.1
 
 
-class _Merged:
-    """What all workers know of one version in one epoch."""
-
-    def __init__(self, document: RouteDocument, epoch: int, *, is_stable: bool) -> None:
-        self._objectives = slo_objectives(document.route.slo)
-        self._caps: dict[str, KeyCap] = {}
-        self._pending: dict[str, tuple[int, int]] = {}
-        self.epoch = epoch
-        self.is_stable = is_stable
-        self.detector = MergedDetector(self._objectives)
-        self.attempts: dict[str, int] = {}
-        self.hits: dict[str, int] = {}
-        self.is_lowered = False
-        self.alarm = ""
-        self.would_have_flipped = ""
-
-    def add(self, count: Count) -> None:
-        """Take in what one worker saw. Two hits of one key are evidence, wherever they were seen."""
-        for name, (attempts, keys) in count.deltas.items():
-            cap = self._caps.setdefault(name, KeyCap())
-            hits = sum(not cap.is_spent(key) for key in keys)
-            before = self._pending.get(name, (0, 0))
-            self._pending[name] = (before[0] + attempts, before[1] + hits)
-            self.attempts[name] = self.attempts.get(name, 0) + attempts
-            self.hits[name] = self.hits.get(name, 0) + hits
-
-    def step(self) -> Trip | None:
-        """Step the detector on what came since the last step."""
-        pending, self._pending = self._pending, {}
-        return self.detector.flush(pending)
-
-    def renew(self) -> None:
-        """Begin anew after an alarm that did not lower the version."""
-        self.detector = MergedDetector(self._objectives)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain numbers by objective."""
-        return {
-            o.name: {
-                "p0": o.p0,
-                "c": o.c,
-                "odds": self.detector.evidence(o.name),
-                "attempts": self.attempts.get(o.name, 0),
-                "charged": self.hits.get(o.name, 0),
-            }
-            for o in self._objectives
-        }
-
-
 class Judge:
-    """Steps a detector for each version on the sums of all workers, ``FLUSH_S`` after the first of them came.
+    """Steps a detector for each version on the sums of all sources.
 
     Args:
         lower: Receives what a guard in a worker would have sent.
+        over: What the sources are, for people.
+        least: Sources without which nothing is done: one alone has a guard that is quicker and knows the order.
+        steps_itself: ``FLUSH_S`` after the first evidence came; otherwise somebody else calls ``step``.
+        away_s: How long it counts that a source said its stable is not ready.
+
+    Attributes:
+        changed: Models of which something was taken in, or dropped, since somebody else cleared it.
     """
 
-    def __init__(self, lower: Callable[[Lowered], None]) -> None:
+    def __init__(
+        self,
+        lower: Callable[[Lowered], None],
+        *,
+        over: str = "workers",
+        least: int = 1,
+        steps_itself: bool = True,
+        away_s: float = float("inf"),
+    ) -> None:
         self._lower = lower
+        self._over = over
+        self._least = least
+        self._steps_itself = steps_itself
+        self._away_s = away_s
+        self.changed: set[str] = set()
         self._documents: dict[str, RouteDocument] = {}
-        self._merged: dict[str, dict[str, _Merged]] = {}
-        self._not_ready: dict[str, set[int]] = {}
+        self._merged: dict[str, dict[str, Pooled]] = {}
+        self._not_ready: dict[str, dict[str, float]] = {}
         self._stepping: asyncio.TimerHandle | None = None
-        self._changed: set[str] = set()
+        self._unjudged: set[str] = set()
 
     def follow(self, model: str, data: bytes) -> None:
         """The store holds this document: evidence of epochs that are over is dropped."""
         try:
-            document = decode(data)
+            document = _read(data, self._documents.get(model))
         except RoutingError:
             return
         if not isinstance(document, RouteDocument):
@@ -94,13 +67,24 @@ class Judge:
             return
         self._documents[model] = document
         held = self._merged.get(model, {})
-        self._merged[model] = {v: m for v, m in held.items() if self._is_current(document, v, m.epoch, m.is_stable)}
+        kept = {v: m for v, m in held.items() if self._is_current(document, v, m.epoch, m.is_stable)}
+        self._merged[model] = kept
+        for version, merged in kept.items():
+            merged.is_lowered = merged.is_lowered or version in document.guard.latched
+        if len(kept) < len(held):
+            self.changed.add(model)
 
     def forget(self, model: str) -> None:
         """There is no such route any more."""
         self._documents.pop(model, None)
-        self._merged.pop(model, None)
+        if self._merged.pop(model, None):
+            self.changed.add(model)
         self._not_ready.pop(model, None)
+
+    @property
+    def routes(self) -> list[Route]:
+        """The newest of each that can be read."""
+        return [document.route for document in self._documents.values()]
 
     @property
     def models(self) -> list[str]:
@@ -113,36 +97,41 @@ class Judge:
         if merged is not None and merged.epoch == message.epoch:
             merged.is_lowered = True
 
-    def left(self, worker: int) -> None:
-        """A worker is gone."""
+    def left(self, source: object) -> None:
+        """A source is gone."""
         for without in self._not_ready.values():
-            without.discard(worker)
+            without.pop(str(source), None)
 
-    def hear(self, worker: int, message: Counted) -> None:
-        """Evidence of one worker."""
+    def hear(self, source: object, message: Counted) -> None:
+        """Evidence of one source."""
         for count in message.counts:
             document = self._documents.get(count.model)
             if document is None or not self._is_current(document, count.version, count.epoch, count.is_stable):
                 continue
-            self._note_stable(worker, count)
+            self._note_stable(str(source), count)
             held = self._merged.setdefault(count.model, {})
             merged = held.get(count.version)
             if merged is None:
-                merged = held[count.version] = _Merged(document, count.epoch, is_stable=count.is_stable)
-            merged.add(count)
-            self._changed.add(count.model)
-        if self._changed and self._stepping is None:
+                merged = held[count.version] = Pooled(document, count.epoch, is_stable=count.is_stable)
+            merged.add(str(source), count)
+            self._unjudged.add(count.model)
+            self.changed.add(count.model)
+        if self._steps_itself and self._unjudged and self._stepping is None:
             self._stepping = asyncio.get_running_loop().call_later(FLUSH_S, self.step)
 
     def step(self) -> None:
         """Judge everything that has changed."""
         self._stepping = None
-        changed, self._changed = self._changed, set()
-        for model in changed:
+        unjudged, self._unjudged = self._unjudged, set()
+        for model in unjudged:
             held = self._merged.get(model, {})
             trips = [(version, merged, merged.step()) for version, merged in held.items()]
             for version, merged, trip in trips:  # when stable has been stepped too
-                if trip is not None and not merged.is_stable and not merged.is_lowered:
+                if trip is None or merged.is_stable or merged.is_lowered:
+                    continue
+                if len(merged.sources) < self._least:
+                    merged.renew()
+                else:
                     self._act(model, version, merged, trip)
 
     def stop(self) -> None:
@@ -151,7 +140,7 @@ class Judge:
             self._stepping.cancel()
 
     def status(self, model: str) -> dict[str, dict[str, Any]]:
-        """By version, what is known of it over all workers."""
+        """By version, what is known of it over all sources."""
         return {
             version: {
                 "evidence": merged.as_json(),
@@ -161,6 +150,28 @@ class Judge:
             for version, merged in self._merged.get(model, {}).items()
         }
 
+    def state(self, model: str) -> dict[str, Any]:
+        """By version, what another judge goes on from; empty when nothing is known."""
+        return {version: merged.as_state() for version, merged in self._merged.get(model, {}).items()}
+
+    def restore(self, model: str, state: Mapping[str, Any]) -> None:
+        """Go on from another judge's ``state``; what is not of this document's epochs is dropped."""
+        document = self._documents.get(model)
+        if document is None:
+            return
+        held = {}
+        for version, plain in state.items():
+            with suppress(KeyError, TypeError, ValueError, AttributeError):  # of another release: begin anew
+                merged = Pooled.from_state(document, plain)
+                if self._is_current(document, version, merged.epoch, merged.is_stable):
+                    held[version] = merged
+        self._merged[model] = held
+
+    def begin_anew(self) -> None:
+        """Forget all evidence; documents stay."""
+        self._merged, self._not_ready = {}, {}
+        self._unjudged, self.changed = set(), set()
+
     @staticmethod
     def _is_current(document: RouteDocument, version: str, epoch: int, is_stable: bool) -> bool:
         route = document.route
@@ -168,16 +179,24 @@ class Judge:
             return False
         return is_stable == (version == route.stable)
 
-    def _note_stable(self, worker: int, count: Count) -> None:
-        without = self._not_ready.setdefault(count.model, set())
-        (without.discard if count.stable_is_ready else without.add)(worker)
+    def _note_stable(self, source: str, count: Count) -> None:
+        without = self._not_ready.setdefault(count.model, {})
+        if count.stable_is_ready:
+            without.pop(source, None)
+        else:
+            without[source] = monotonic()
 
-    def _act(self, model: str, version: str, merged: _Merged, trip: Trip) -> None:
+    def _has_stable(self, model: str) -> bool:
+        """Whether no source says of stable that it is not ready."""
+        since_s = monotonic() - self._away_s
+        return all(said_s < since_s for said_s in self._not_ready.get(model, {}).values())
+
+    def _act(self, model: str, version: str, merged: Pooled, trip: Trip) -> None:
         document = self._documents[model]
         stable = self._merged[model].get(document.route.stable)
         if stable is not None and is_shared(stable.detector.evidence(trip.objective)):
             self._hold(document, version, merged, f"stable breaks {trip.objective} too: {trip.sentence()}")
-        elif self._not_ready.get(model):
+        elif not self._has_stable(model):
             self._hold(document, version, merged, f"stable is not ready: {trip.sentence()}")
         elif not document.route.enforce:
             if not merged.would_have_flipped:
@@ -187,30 +206,31 @@ class Judge:
         else:
             merged.is_lowered = True
             self._say("flipped to stable", document, version, merged, trip.sentence())
+            number = len(merged.sources)
             self._lower(
                 Lowered(
                     model,
                     version,
                     merged.epoch,
-                    f"{trip.objective}: {trip.sentence()}, over all workers",
+                    f"{trip.objective}: {trip.sentence()}, over {number} {self._over}",
                     {
                         "objective": trip.objective,
                         "sentence": trip.sentence(),
                         "merged": True,
+                        "over": {self._over: number},
                         "guard": merged.as_json(),
                         "stable": stable.as_json() if stable else None,
                     },
                 )
             )
 
-    def _hold(self, document: RouteDocument, version: str, merged: _Merged, reason: str) -> None:
+    def _hold(self, document: RouteDocument, version: str, merged: Pooled, reason: str) -> None:
         if not merged.alarm:
             self._say("weights kept, alarm", document, version, merged, reason)
         merged.alarm = reason
         merged.renew()
 
-    @staticmethod
-    def _say(event: str, document: RouteDocument, version: str, merged: _Merged, reason: str) -> None:
+    def _say(self, event: str, document: RouteDocument, version: str, merged: Pooled, reason: str) -> None:
         log.warning(
             event,
             extra={
@@ -220,5 +240,14 @@ class Judge:
                 "epoch": merged.epoch,
                 "reason": reason,
                 "merged": True,
+                "over": self._over,
             },
         )
+
+
+def _read(data: bytes, known: RouteDocument | None) -> Document:
+    """A document as workers follow it, of a newer release too."""
+    try:
+        return decode(data)
+    except NewerSchema:
+        return lowered_as_in(data, known)

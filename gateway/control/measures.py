@@ -1,21 +1,26 @@
 """What the supervisor has seen of documents and of the store, as samples."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any
 
 import orjson
 
 from gateway.metrics.families import (
     APPLY_LAG,
+    CONVERGENCE,
     FLIPS,
     REFUSED_DOCUMENTS,
+    STALE,
     STORE_LOSSES,
     STORE_REACHABLE,
     UNSENT_LOWERS,
 )
-from gateway.metrics.totals import Labels, Samples
+from gateway.metrics.totals import Buckets, Labels, Samples
+from routing.analysis.histogram import EDGES_S, Histogram
 
+WRITTEN_MAX = 64  # changes of a route whose convergence is being measured
 OPERATOR = "operator"
 OTHER = "other"
 REASONS = frozenset({"errors", "fuse", "latency_p50", "latency_p95", "latency_p99", "unready"})
@@ -37,6 +42,8 @@ class Measures:
         self._latched: dict[str, dict[str, Any]] = {}
         self._waiting: dict[str, tuple[int, float]] = {}
         self._last_lag_s = 0.0
+        self._written: dict[str, dict[int, float]] = {}
+        self._convergence = Histogram()
         self.flips: Counter[Labels] = Counter()
         self.store_losses = 0
 
@@ -60,9 +67,28 @@ class Measures:
             self._last_lag_s = self._clock() - waited[1]
             del self._waiting[model]
 
+    def written(self, model: str, revision: int, at_s: float) -> None:
+        """A change was written at this time, by the store's clock; this gateway's word of it is waited for."""
+        waiting = self._written.setdefault(model, {})
+        waiting[revision] = at_s
+        if len(waiting) > WRITTEN_MAX:
+            del waiting[min(waiting)]
+
+    def heard(self, applied: Mapping[str, int], at_s: float) -> None:
+        """The store has heard at this time, by the same clock, what this gateway serves."""
+        for model in [model for model in self._written if model in applied]:
+            waiting = self._written[model]
+            for revision in [revision for revision in waiting if revision <= applied[model]]:
+                took_s = at_s - waiting.pop(revision)
+                if took_s >= 0:  # else the store's clock was set back in between: nothing is known
+                    self._convergence.observe(took_s)
+            if not waiting:
+                del self._written[model]
+
     def forgotten(self, model: str) -> None:
         """The store holds nothing of it any more."""
         self._waiting.pop(model, None)
+        self._written.pop(model, None)
         self._latched.pop(model, None)
 
     @property
@@ -71,16 +97,22 @@ class Measures:
         now_s = self._clock()
         return max((now_s - since_s for _, since_s in self._waiting.values()), default=self._last_lag_s)
 
-    def samples(self, *, is_reachable: bool, refused: int, unsent: int) -> Samples:
+    def samples(self, *, is_reachable: bool, is_stale: bool, refused: int, unsent: int) -> Samples:
         """As of now."""
         return {
             FLIPS.name: dict(self.flips),
             APPLY_LAG.name: {(): self.apply_lag_s},
+            CONVERGENCE.name: {(): self._buckets()},
             STORE_REACHABLE.name: {(): int(is_reachable)},
+            STALE.name: {(): int(is_stale)},
             STORE_LOSSES.name: {(): self.store_losses},
             REFUSED_DOCUMENTS.name: {(): refused},
             UNSENT_LOWERS.name: {(): unsent},
         }
+
+    def _buckets(self) -> Buckets:
+        counts = tuple(accumulate(self._convergence.as_counts()))
+        return Buckets(EDGES_S, counts, self._convergence.sum_s)
 
 
 def latches(data: bytes) -> dict[str, Any]:

@@ -72,6 +72,13 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Summed:
+    """Up: counts since the last time, by place: what to add, and what to keep the largest of."""
+
+    sums: tuple[tuple[str, dict[str, int | float], dict[str, int | float]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """Up: the answer to a question, as JSON."""
 
@@ -165,14 +172,14 @@ class Drain:
     at_once: bool = False
 
 
-Up = Lowered | Applied | Refused | Counted | Told | Pong | Serving | Ready
+Up = Lowered | Applied | Refused | Counted | Summed | Told | Pong | Serving | Ready
 Down = Begin | StoredDocument | Forget | Lower | StoreAway | Serve | Ask | Ping | Drain
 Message = Up | Down
 
 _KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
-        *(Lowered, Applied, Refused, Counted, Told, Pong, Serving, Ready),
+        *(Lowered, Applied, Refused, Counted, Summed, Told, Pong, Serving, Ready),
         *(Begin, StoredDocument, Forget, Lower, StoreAway, Serve, Ask, Ping, Drain),
     )
 }
@@ -219,6 +226,8 @@ def decode(head: bytes, data: bytes) -> Message:
             plain["problems"] = tuple(Problem(**problem) for problem in plain["problems"])
         elif kind is Counted:
             plain["counts"] = tuple(_count(count) for count in plain["counts"])
+        elif kind is Summed:
+            plain["sums"] = tuple((place, added, largest) for place, added, largest in plain["sums"])
         elif kind is Ask:
             plain["models"] = tuple(plain["models"])
         return kind(**plain)

@@ -33,6 +33,9 @@ class Presence:
         store: Need not be open yet.
         replica_id: Whose word it is.
         said: What is said now: plain data, revisions by model under ``applied`` and ``refused``.
+
+    Attributes:
+        on_heard: Told what the store has heard, and when by the store's clock, where it has one.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Presence:
         self._ttl_s = ttl_s
         self._news = asyncio.Event()
         self.replica_id = replica_id
+        self.on_heard: Callable[[Mapping[str, Any], float], None] = _unheard
 
     def change(self) -> None:
         """What is said has changed; several changes in a row are told at once."""
@@ -54,7 +58,12 @@ class Presence:
             self._news.clear()
             wait_s = self._ttl_s / BEATS
             try:
-                await self._store.put_presence(self.replica_id, orjson.dumps(self._said()), self._ttl_s)
+                said = self._said()
+                at_s = await self._store.put_presence(
+                    self.replica_id, orjson.dumps({**said, "ttl_s": self._ttl_s}), self._ttl_s
+                )
+                if at_s is not None:
+                    self.on_heard(said, at_s)
             except StoreUnavailable:
                 await asyncio.sleep(min(RETRY_S, wait_s))
                 continue
@@ -66,3 +75,7 @@ class Presence:
         """Take the word back, so that nobody waits for this replica."""
         with suppress(StoreUnavailable):
             await self._store.put_presence(self.replica_id, b"", 0)
+
+
+def _unheard(_said: Mapping[str, Any], _at_s: float) -> None:
+    return

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing, suppress
 from time import monotonic
 from typing import Any
 
@@ -22,21 +22,33 @@ from gateway.control.messages import (
     Serving,
     StoreAway,
     StoredDocument,
+    Summed,
     Up,
 )
 from gateway.control.presence import Presence
+from gateway.control.sharing import Sharing
 from gateway.control.workers import Member, Workers
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
 from gateway.metrics.totals import Samples
-from routing.errors import OutcomeUnknown, PositionLost, RouteNotFound, RoutingError, StaleRevision, StoreUnavailable
+from routing.errors import (
+    NewerSchema,
+    OutcomeUnknown,
+    PositionLost,
+    RouteNotFound,
+    RoutingError,
+    StaleRevision,
+    StoreUnavailable,
+)
 from routing.store import Record, Store
 from routing.table import Route
 
 log = logging.getLogger("turnout.supervisor")
 
 RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 2.0
+RETRY_MAX_S = 0.5  # a store that is back is found in less than a second
+STALE_AFTER_S = 10.0
+SAVE_AFTER_S = 0.02  # the disk copy waits so long for more changes, and stays out of the way of this one
 STOP_S = 3.0  # an end must not wait for a store that hangs
 
 
@@ -50,10 +62,14 @@ class Supervisor:
         wall: Wall clock, for records only.
         check_s: Period of the full comparison with the store.
         replica_id: Name of this process among those on the store.
+        workers_expected: How many there are when all are there; what one alone has seen needs no judge.
+        stale_after_s: How long the store may be away until that is said.
 
     Attributes:
         is_store_reachable: As far as the last call could tell.
         judge: Judges what all workers saw together.
+        unready: By model and version, why stable answers its share here.
+        sharing: What is shared with other gateways on the store.
     """
 
     def __init__(
@@ -65,6 +81,8 @@ class Supervisor:
         *,
         check_s: float,
         replica_id: str,
+        workers_expected: int = 1,
+        stale_after_s: float = STALE_AFTER_S,
     ) -> None:
         self._store = store
         self._workers = workers
@@ -72,15 +90,22 @@ class Supervisor:
         self._check_s = check_s
         self._table = Table()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_open = False
+        self._is_open = self._is_unsaved = self._is_saving = False
         self._reading = asyncio.Lock()
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
         self._is_read = asyncio.Event()
+        self._stale_after_s = stale_after_s
+        self._away_since_s: float | None = None
+        self._staleness: asyncio.TimerHandle | None = None
+        self._is_one_of_several = workers_expected > 1
         self.judge = Judge(self._lowered)
+        self.unready: Mapping[str, Mapping[str, str]] = {}
+        self.sharing = Sharing(store.pool, replica_id, self._lowered)
         self.is_store_reachable = False
         self.store_problem = ""
         self._presence = Presence(store, replica_id, self._served)
+        self._presence.on_heard = lambda said, at_s: self._measures.heard(said["applied"], at_s)
         workers.on_up = self._hear
         workers.on_join = lambda member: self._spawn(self._greet(member))
         workers.on_change = self._presence.change
@@ -119,19 +144,43 @@ class Supervisor:
         self._spawn(self._follow(position))
         self._spawn(self._check())
         self._spawn(self._presence.keep())
+        for task in self.sharing.tasks():
+            self._spawn(task)
 
     async def stop(self) -> None:
         """End the watch and leave the store."""
         self.judge.stop()
+        if self._staleness is not None:
+            self._staleness.cancel()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=STOP_S)
             if late:
                 log.error("tasks of the supervisor did not end in time", extra={"tasks": len(late)})
+        if self._is_unsaved:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await self._save()
         if self.is_store_reachable:
-            await self._presence.leave()
+            await self._leave()
         await self._store.close()
+
+    async def _leave(self) -> None:
+        """Say good-bye, so that nobody waits for this gateway."""
+        with suppress(StoreUnavailable):
+            await self.sharing.leave()
+        await self._presence.leave()
+
+    @property
+    def away_s(self) -> float:
+        """How long the store has been away; 0 while it is there."""
+        return 0.0 if self._away_since_s is None else monotonic() - self._away_since_s
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the store has been away for so long that the table may be old."""
+        return self._away_since_s is not None and self.away_s >= self._stale_after_s
 
     def overview(self) -> dict[str, Any]:
         """What the whole process says of itself."""
@@ -140,12 +189,19 @@ class Supervisor:
                 "kind": self._store.kind,
                 "reachable": self.is_store_reachable,
                 "problem": self.store_problem,
+                "away_s": round(self.away_s, 3),
+                "stale": self.is_stale,
                 "store_id": self._table.store_id,
             },
             "unsent_lowers": [f"{model}/{version}" for model, version in self._table.lowers],
             "replica": self._presence.replica_id,
             **self._served(),
         }
+
+    @property
+    def stored(self) -> list[bytes]:
+        """Every document as it is stored, those that cannot be read too."""
+        return [data for _, data in self._table.documents.values()]
 
     @property
     def refused(self) -> dict[str, Refused]:
@@ -159,13 +215,23 @@ class Supervisor:
 
     def _served(self) -> dict[str, Any]:
         refused = {model: refusal.revision for model, refusal in self.refused.items()}
-        return {"applied": self._workers.applied(), "refused": refused}
+        return {"applied": self._workers.applied(), "refused": refused, "unready": self.unready}
+
+    def note_unready(self, unready: Mapping[str, Mapping[str, str]]) -> None:
+        """Versions that get no draws here, for the word in the store."""
+        if unready != self.unready:
+            self.unready = unready
+            self._presence.change()
 
     def samples(self) -> Samples:
         """What it has seen, for the metrics."""
-        return self._measures.samples(
-            is_reachable=self.is_store_reachable, refused=len(self.refused), unsent=len(self._table.lowers)
+        measured = self._measures.samples(
+            is_reachable=self.is_store_reachable,
+            is_stale=self.is_stale,
+            refused=len(self.refused),
+            unsent=len(self._table.lowers),
         )
+        return measured | self.sharing.samples()
 
     # To and from the workers.
 
@@ -178,7 +244,7 @@ class Supervisor:
                 await member.end.drained()
         for lower in self._table.lowers.values():
             member.send(Lower(lower.model, lower.version, lower.epoch))
-        member.send(StoreAway(not self.is_store_reachable))
+        member.send(StoreAway(self.is_stale))
         member.send(Serve())
 
     def _hear(self, member: Member, message: Up) -> None:
@@ -193,9 +259,14 @@ class Supervisor:
                     self._measures.applied(model, revision)
                 self._presence.change()
             case Counted():
-                self.judge.hear(member.number, message)
+                self.sharing.hear(message)
+                if self._is_one_of_several:
+                    self.judge.hear(member.number, message)
+            case Summed():
+                self.sharing.hear(message)
             case Lowered():
                 self.judge.lowered(message)
+                self.sharing.lowered(message)
                 self._lowered(message)
 
     def _lowered(self, message: Lowered) -> None:
@@ -229,7 +300,7 @@ class Supervisor:
         except RouteNotFound:
             # A store that was flushed gets the route offered back; one that was deleted meanwhile needs no lower.
             return lowered.model not in self._table.documents
-        except StaleRevision:
+        except (StaleRevision, NewerSchema):  # a document of a newer release may be one of ours again
             return False
         except RoutingError as error:
             log.error("a lower was refused", extra={"model": lowered.model, "reason": str(error)})
@@ -255,6 +326,8 @@ class Supervisor:
                     wait_s = RETRY_FIRST_S
                     async for change in changes:
                         position = change.position
+                        if change.at_s is not None:
+                            self._measures.written(change.model, change.revision, change.at_s)
                         if self.known(change.model) != change.revision:
                             await self._fetch(change.model)
             except PositionLost:
@@ -324,6 +397,7 @@ class Supervisor:
             del self._table.documents[model]
             self._measures.forgotten(model)
             self.judge.forget(model)
+            self.sharing.forget(model)
             self._workers.forget(model)
             self._workers.down(Forget(model))
             self._presence.change()
@@ -334,7 +408,7 @@ class Supervisor:
         record = await self._store.load(model)
         if record is not None:
             self._changed(record)
-            await self._save()
+            self._save_soon()
 
     def _changed(self, record: Record) -> None:
         """The store holds this record: serve it, unless a newer one came first."""
@@ -346,14 +420,31 @@ class Supervisor:
 
     def _push(self, model: str, revision: int, data: bytes) -> None:
         self._table.documents[model] = (revision, data)
+        self._workers.down(StoredDocument(model, revision, data))  # first: everything else may wait
         self._measures.seen(model, revision, data)
         self.judge.follow(model, data)
-        self._workers.down(StoredDocument(model, revision, data))
+        self.sharing.follow(model, data)
 
     def known(self, model: str) -> int:
         """Newest revision of a route that this replica has seen; 0: none."""
         held = self._table.documents.get(model)
         return held[0] if held else 0
+
+    def _save_soon(self) -> None:
+        """Bring the disk copy up to date beside the watch; changes that come meanwhile go with the next."""
+        self._is_unsaved = True
+        if not self._is_saving:
+            self._is_saving = True
+            self._spawn(self._save_changes())
+
+    async def _save_changes(self) -> None:
+        try:
+            while self._is_unsaved:
+                await asyncio.sleep(SAVE_AFTER_S)
+                self._is_unsaved = False
+                await self._save()
+        finally:
+            self._is_saving = False
 
     async def _save(self) -> None:
         try:
@@ -365,15 +456,27 @@ class Supervisor:
         if self.is_store_reachable or not self.store_problem:
             self._measures.store_losses += 1
             log.error("the store is gone: serving and guarding go on, edits do not", extra={"reason": str(error)})
-            self._workers.down(StoreAway(is_away=True))
+            self._away_since_s = monotonic()
+            self._tell_staleness()
         self.is_store_reachable, self.store_problem = False, str(error)
 
     def _found(self) -> None:
         if not self.is_store_reachable and self.store_problem:
             log.warning("the store is back")
         if not self.is_store_reachable:
-            self._workers.down(StoreAway(is_away=False))
+            self._away_since_s = None
+            self._tell_staleness()
         self.is_store_reachable, self.store_problem = True, ""
+
+    def _tell_staleness(self) -> None:
+        """Tell the workers, now and, while the store is away, when that has lasted too long."""
+        if self._staleness is not None:
+            self._staleness.cancel()
+            self._staleness = None
+        self._workers.down(StoreAway(self.is_stale))
+        if self._away_since_s is not None and not self.is_stale:
+            loop = asyncio.get_running_loop()
+            self._staleness = loop.call_later(self._stale_after_s - self.away_s + 0.001, self._tell_staleness)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(_logged(work))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from time import monotonic
 
 from gateway.backends.registry import Registry
 from gateway.control.messages import Applied, Down, Forget, Lower, Refused, StoredDocument, Up
@@ -23,6 +24,7 @@ class Sync:
         repository: Arms of the model repository, for pins.
         tell: Sends to the supervisor.
         ledger: Where versions and routes are counted; ``None``: for nobody to see.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -34,7 +36,9 @@ class Sync:
         ledger: Ledger | None = None,
         *,
         opaque: bool,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        self._clock = clock
         self._ledger = ledger or Ledger()
         self._runtime = runtime
         self._registry = registry
@@ -71,7 +75,9 @@ class Sync:
         if isinstance(document, DeletedRoute):
             self._remove(document.model)
         else:
-            compiled = compile_route(document, known, self._registry, self._ledger, opaque=self._opaque)
+            compiled = compile_route(
+                document, known, self._registry, self._ledger, opaque=self._opaque, now_s=self._clock()
+            )
             self._routes = {**self._routes, document.model: compiled}
             self._swap()
             if known is not None:
@@ -82,10 +88,8 @@ class Sync:
     @staticmethod
     def _follow(message: StoredDocument, known: CompiledRoute | None) -> Document | None:
         """What can be obeyed of a newer release's document."""
-        if known is None:
-            return None
         try:
-            return lowered_as_in(message.data, known.document)
+            return lowered_as_in(message.data, known.document if known else None)
         except InvalidDocument:
             return None
 

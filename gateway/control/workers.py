@@ -10,6 +10,8 @@ import orjson
 
 from gateway.control.link import End
 from gateway.control.messages import Applied, Ask, BadMessage, Down, Ping, Pong, Ready, Refused, Serving, Told, Up
+from gateway.protocol.metadata import from_plain
+from gateway.protocol.shapes import Signature
 
 log = logging.getLogger("turnout.supervisor")
 
@@ -137,6 +139,16 @@ class Workers:
             for number, answer in answers.items():
                 parts[number] = {**parts[number], **answer} if number in parts else answer
         return parts
+
+    async def signatures(self, model: str) -> dict[tuple[str, str], list[Signature]]:
+        """What the versions of a model take and give, by version and backend as JSON, for those loaded somewhere."""
+        found: dict[tuple[str, str], list[Signature]] = {}
+        for told in (await self.ask("signatures", [model])).values():
+            for version, spec, plain in told.get(model, ()):
+                known, signature = found.setdefault((version, spec), []), from_plain(plain)
+                if signature not in known:
+                    known.append(signature)
+        return found
 
     async def _ask(self, about: str, models: tuple[str, ...]) -> dict[int, Any]:
         asked: dict[int, asyncio.Future[Any]] = {}

@@ -1,14 +1,20 @@
 """Bounds at the front door: bodies, concurrency, deadlines, identifiers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from itertools import chain, count
+from math import ceil
 from random import SystemRandom
 
 from gateway.errors import BadRequest, LoopDetected, Overloaded
-from gateway.settings import Deadline
+from gateway.settings import Deadline, Overload, Settings
 
 VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,128}")
 RETRY_AFTER_S = 1
+PRIORITY = b"x-turnout-priority"
+KEY = b"x-turnout-key"
+PRIORITIES = {b"normal": False, b"low": True}  # whether it is low
 PASSED_ON = re.compile(rb"[\x20-\x7e]{1,1024}")  # of a `via`; another is not passed on
 
 
@@ -18,47 +24,105 @@ _LAST_DIGITS = tuple(f"{number:02x}" for number in range(0x100))
 class Gate:
     """How many requests one worker has in hand: those that came whole and whose answer has not gone out.
 
+    Near the limit there is an order in which things go: copies for shadows, canaries, low priority, and the rest.
+
+    Args:
+        limit: Of ``in_hand``.
+        shares: Of ``limit``, where what goes first goes.
+
     Attributes:
         in_hand: Of both lanes.
         limit: One more is refused, as soon as its head is there if it is known by then.
+        low_limit: The same for requests of low priority; not more than ``limit``.
         is_draining: The process is about to end: every answer closes its connection.
+        is_late: The loop has more to do than it can.
     """
 
-    __slots__ = ("in_hand", "is_draining", "limit")
+    __slots__ = ("_canary_limit", "_copy_limit", "in_hand", "is_draining", "is_late", "limit", "low_limit")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, shares: Overload | None = None) -> None:
+        shares = shares or Overload()
         self.in_hand = 0
         self.limit = limit
+        self._copy_limit = ceil(limit * shares.mirrors)
+        self._canary_limit = ceil(limit * shares.canaries)
+        self.low_limit = ceil(limit * shares.low_priority)
         self.is_draining = False
+        self.is_late = False
 
-    def check(self) -> None:
+    @property
+    def takes_copies(self) -> bool:
+        """Whether there is room for copies, beside the request that is in hand."""
+        return self.in_hand <= self._copy_limit and not self.is_late
+
+    @property
+    def takes_canaries(self) -> bool:
+        """Whether there is room for canaries, for the request that is in hand."""
+        return self.in_hand <= self._canary_limit and not self.is_late
+
+    def has_room(self, is_low: bool) -> bool:
+        """Whether there is room for one more."""
+        return self.in_hand < (self.low_limit if is_low else self.limit)
+
+    def check(self, *, is_low: bool = False) -> None:
         """See whether there is room for one more.
+
+        Args:
+            is_low: It has low priority.
 
         Raises:
             Overloaded: There is none.
         """
-        if self.in_hand >= self.limit:
+        if not self.has_room(False):
             raise Overloaded(f"{self.limit} requests are in work already")
+        if not self.has_room(is_low):
+            raise LowPriorityRefused(f"{self.in_hand} requests are in work: there is no room for low priority now")
+
+
+class LowPriorityRefused(Overloaded):
+    """Too much is in work for a request of low priority."""
+
+
+class Priorities:
+    """Who may say that a request matters less."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._digests = {consumer.sha256 for consumer in settings.consumers if "priority" in consumer.may}
+
+    def is_low(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request has low priority. Of one that may not say so the header is as if it were not there.
+
+        Raises:
+            BadRequest: Somebody who may say it says something else.
+        """
+        said = headers.get(PRIORITY)
+        if said is None or not self._digests:
+            return False
+        if sha256(headers.get(KEY, b"")).hexdigest() not in self._digests:
+            return False
+        is_low = PRIORITIES.get(said.lower())
+        if is_low is None:
+            raise BadRequest("x-turnout-priority is normal or low")
+        return is_low
 
 
 class RequestIds:
-    """Identifiers for requests that bring none: unlike any other process's, and never the same twice."""
+    """Identifiers for requests that bring none: unlike any other process's, and never the same twice.
 
-    __slots__ = ("_beginning", "_mine", "_next")
+    Attributes:
+        new: Gives the next one: 32 hexadecimal digits.
+    """
+
+    __slots__ = ("_mine", "new")
 
     def __init__(self) -> None:
         self._mine = f"{SystemRandom().getrandbits(64):016x}"
-        self._next = 0
-        self._beginning = ""
+        self.new: Callable[[], str] = chain.from_iterable(map(self._next, count())).__next__
 
-    def new(self) -> str:
-        """32 hexadecimal digits."""
-        number = self._next
-        self._next = number + 1
-        last = number & 0xFF
-        if not last:
-            self._beginning = f"{self._mine}{number >> 8:014x}"
-        return self._beginning + _LAST_DIGITS[last]
+    def _next(self, number: int) -> Iterator[str]:
+        """The next 256."""
+        beginning = f"{self._mine}{number:014x}"
+        return map(beginning.__add__, _LAST_DIGITS)
 
 
 def request_id(headers: Mapping[bytes, bytes], ids: RequestIds) -> str:

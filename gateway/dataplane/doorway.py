@@ -30,7 +30,6 @@ class Doorway(HttpToolsProtocol):
         keeper: Holds the bounds and the timer; the class's, not the connection's.
         phase: What the connection is doing: ``SILENT`` to ``CLOSING``.
         phase_since_s: Since when, monotonic.
-        is_behind: Answers of a subclass are owed before the application's; it says ``caught_up`` when none is.
         is_half_closed: The client sends nothing more; close after the answer.
     """
 
@@ -48,7 +47,6 @@ class Doorway(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.phase = SILENT
         self.phase_since_s = 0.0
-        self.is_behind = False
         self.is_half_closed = False
         self._begun = self._completed = 0  # messages
         self._is_in_head = False
@@ -62,11 +60,6 @@ class Doorway(HttpToolsProtocol):
         """Say what the connection is doing now."""
         self.phase = phase
         self.phase_since_s = monotonic()
-
-    def caught_up(self) -> None:
-        """The subclass's own answers have gone: go on with what stands behind them."""
-        self.is_behind = False
-        self._proceed()
 
     def refuse(self, status: int, sentence: str, bound: str | None = None) -> None:
         """Listen no more; say why, behind the answers that are owed, and close. ``bound`` is counted."""
@@ -202,7 +195,8 @@ class Doorway(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _is_owing(self) -> bool:
-        return self.is_behind or not (self.cycle is None or self.cycle.response_complete)
+        """Whether there is an answer that has not gone out."""
+        return not (self.cycle is None or self.cycle.response_complete)
 
     def _fail(self, fault: GatewayError) -> None:
         """The rest of the body is not taken."""

@@ -17,9 +17,19 @@ from starlette.routing import Route
 from gateway import __version__
 from gateway.backends.base import Reply
 from gateway.dataplane import models
-from gateway.dataplane.admission import RETRY_AFTER_S, Gate, RequestIds, header_length, request_id, timeout_s, via
+from gateway.dataplane.admission import (
+    RETRY_AFTER_S,
+    Gate,
+    Priorities,
+    RequestIds,
+    header_length,
+    request_id,
+    timeout_s,
+    via,
+)
 from gateway.dataplane.decoding import ACCEPTED, Decoder, coding_of
-from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.exchange import Exchange, Watched
+from gateway.dataplane.infer_heads import InferHead
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.tally import Tally
 from gateway.errors import (
@@ -89,6 +99,7 @@ class DataPlane:
         self._gate = gate
         self._ids = ids
         self._decoder = Decoder(settings.server.max_body_bytes)
+        self._priorities = Priorities(settings)
         self.is_started = False
 
     def app(self) -> Starlette:
@@ -184,7 +195,8 @@ class DataPlane:
         identifier = request_id(headers, self._ids)
         request.scope["turnout.request_id"] = identifier
         gate = self._gate
-        gate.check()
+        is_low = self._priorities.is_low(headers)
+        gate.check(is_low=is_low)
         patience_s = timeout_s(headers, self._settings.deadline)
         coding = _coding(request, headers)
         hops = via(headers, self._name)
@@ -194,7 +206,7 @@ class DataPlane:
         except ClientDisconnect:
             self._tally.left_early(request.path_params["model"])
             raise
-        gate.check()
+        gate.check(is_low=is_low)
         gate.in_hand += 1
         try:
             if coding is not None:
@@ -229,19 +241,18 @@ class DataPlane:
         watcher: list[asyncio.Task[None]] = []
         model, version = asked.names
 
-        def deliver(reply: Reply) -> None:
+        def deliver(_exchange: Exchange, reply: Reply, named: Named, _now_s: float) -> None:
             if not answered.done():
-                answered.set_result(Answer(reply.status, reply.body, exchange.named, reply.header_length))
+                answered.set_result(Answer(reply.status, reply.body, named, reply.header_length))
 
-        exchange = Exchange(
-            model,
+        patience_s = asked.deadline_s - asked.started_s
+        exchange = Watched(
+            InferHead((model, version), asked.headers, len(body), length, patience_s, asked.via, False),
             body,
-            header_length=length,
-            request_id=asked.identifier,
-            via=asked.via,
-            started_s=asked.started_s,
-            deadline_s=asked.deadline_s,
-            deliver=deliver,
+            asked.identifier,
+            deliver,
+            asked.started_s,
+            monotonic(),
             on_old=lambda: watcher.append(loop.create_task(_until_gone(asked.request, answered))),
         )
 
@@ -250,8 +261,7 @@ class DataPlane:
 
         asked.request.scope["turnout.on_left"] = left
         try:
-            exchange.begun_s = monotonic()
-            self._pipeline.begin(exchange, version, asked.headers)
+            self._pipeline.begin(exchange)
             return await answered
         finally:
             self._pipeline.abandon(exchange)

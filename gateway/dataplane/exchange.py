@@ -8,41 +8,67 @@ import orjson
 from gateway.backends.base import Reply
 from gateway.dataplane.infer_heads import InferHead
 from gateway.protocol.request import ALLOW_NAN, InferRequest, read_request
-from gateway.runtime.arms import NAMELESS, Arm, Named
-from gateway.runtime.compile import CompiledRoute
+from gateway.runtime.arms import Arm, Named
+from gateway.runtime.compile import CompiledRoute, sticky_key
 from routing.analysis.guard import Detector
+
+# How the arm of a request was chosen.
+OTHERWISE = 0  # not yet, or by a draw that is no evidence of stable's
+DRAW = 1  # by a draw of stable's, which is evidence of how stable fares
+PIN = 2  # the request names the version
+SEQUENCE = 3  # it belongs to a sequence, and so to stable
+
+Deliver = Callable[["Exchange", Reply, Named, float], None]
+
+
+def pending() -> None:
+    """What there is to cancel before a backend has said how."""
 
 
 def unheard() -> None:
     """What there is to cancel while no attempt is in flight."""
 
 
-def _unasked(_exchange: "Exchange", _reply: Reply) -> None:
-    """Who hears of replies before the pipeline has begun."""
+class Trial:
+    """What the guard of a canary knows of a request that was drawn for it.
+
+    Attributes:
+        arm: The canary.
+        may_fail_over: Stable is asked where the canary fails.
+        refusal: The canary's reply while stable is asked instead.
+        detector: The guard, as it was when the attempt was dispatched; the arm may have a new one since.
+        ticket: What the guard calls the attempt.
+        given_s: How long the canary's attempt was given.
+        attempted_s: Time that ended attempts took.
+    """
+
+    __slots__ = ("arm", "attempted_s", "detector", "given_s", "may_fail_over", "refusal", "ticket")
+
+    def __init__(self, arm: Arm, may_fail_over: bool) -> None:
+        self.arm = arm
+        self.may_fail_over = may_fail_over
+        self.refusal: Reply | None = None
+        self.detector: Detector = arm.evidence.detector
+        self.ticket = self.detector.dispatched()
+        self.given_s = 0.0
+        self.attempted_s = 0.0
 
 
 class Exchange:
     """State of one request; also the call that backends read.
 
+    Args:
+        head: What it came with.
+        deliver: Receives what goes out, who stands behind it, and when it came; exactly once unless the exchange is
+            abandoned.
+        started_s: When it began to come; ``begun_s`` is when it was there as a whole.
+
     Attributes:
-        deliver: Receives what goes out, exactly once unless the exchange is abandoned; ``named`` stands by then.
-        named: Headers of the answer that say who gave it.
-        on_replied: Hears how an attempt ended.
-        on_old: Called once when the request has been in work for a while, to start watching for a client that left.
-        deadline_s: On the loop's clock; the end of all attempts.
-        attempt_deadline_s: The end of the attempt in flight.
-        begun_s: When the whole request was there.
-        attempted_s: Time that ended attempts took.
-        given_s: How long the first attempt was given.
+        deadline_s: The end of all attempts; ``attempt_deadline_s`` that of the attempt in flight.
         arm: The arm of the attempt in flight.
-        drawn: The canary arm whose guard learns from this request, while it may.
-        detector: That guard, as it was when the attempt was dispatched; the arm may have a new one since.
-        stable_evidence: The attempt in flight is a draw of stable's.
-        refusal: The canary's reply while stable is asked instead.
-        head: What it came with, where that is a head that may come again and so remembers its draw.
-        key: The sticky key, ``None`` when the route has none or the request carries none.
-        in_sequence: The request belongs to a sequence, and so to stable.
-        latency_s: Of the attempt that ended last.
+        trial: Of a request that was drawn for a canary which takes draws.
+        choice: How the arm was chosen.
+        mask: Thresholds that were passed and counted, as bits.
         left_s: When the client closed its side of the connection, 0 when it did not: it may be gone, or wait.
     """
 
@@ -50,93 +76,62 @@ class Exchange:
         "_request",
         "arm",
         "attempt_deadline_s",
-        "attempted_s",
-        "attempts",
         "begun_s",
         "body",
         "cancel",
+        "choice",
         "deadline_s",
         "deliver",
-        "detector",
         "dispatched_s",
-        "drawn",
-        "given_s",
         "head",
         "header_length",
-        "in_sequence",
-        "is_done",
-        "is_pinned",
-        "key",
-        "key_hash",
-        "latency_s",
         "left_s",
         "mask",
-        "may_fail_over",
-        "model",
-        "named",
-        "on_old",
-        "on_replied",
-        "refusal",
         "request_id",
         "route",
-        "stable_evidence",
         "started_s",
-        "ticket",
+        "trial",
         "via",
     )
 
     def __init__(
-        self,
-        model: str,
-        body: bytes,
-        header_length: int | None,
-        request_id: str,
-        via: str,
-        started_s: float,
-        deadline_s: float,
-        deliver: Callable[[Reply], None],
-        on_old: Callable[[], None] | None,
+        self, head: InferHead, body: bytes, request_id: str, deliver: Deliver, started_s: float, begun_s: float
     ) -> None:
-        self.model = model
+        self.head = head
         self.body = body
-        self.header_length = header_length
+        self.header_length = head.header_length
         self.request_id = request_id
-        self.via = via
-        self.started_s = started_s
-        self.deadline_s = deadline_s
+        self.via = head.via
         self.deliver = deliver
-        self.on_old = on_old
+        self.started_s = started_s
+        self.begun_s = begun_s
+        self.deadline_s = self.attempt_deadline_s = started_s + head.patience_s
+        self.dispatched_s = self.left_s = 0.0
+        self.choice = self.mask = OTHERWISE
         self.route: CompiledRoute | None = None
         self.arm: Arm | None = None
-        self.drawn: Arm | None = None
-        self.detector: Detector | None = None
-        self.stable_evidence = False
-        self.may_fail_over = False
-        self.is_pinned = False
-        self.in_sequence = False
-        self.key: bytes | None = None
-        self.key_hash: int | None = None
-        self.latency_s = 0.0
-        self.left_s = 0.0
-        self.ticket = 0
-        self.mask = 0
-        self.attempts = 0
-        self.attempted_s = 0.0
-        self.begun_s = started_s
-        self.dispatched_s = 0.0
-        self.given_s = 0.0
-        self.attempt_deadline_s = deadline_s
-        self.cancel: Callable[[], None] = unheard
-        self.refusal: Reply | None = None
-        self.is_done = False
-        self.named: Named = NAMELESS
-        self.on_replied: Callable[[Exchange, Reply], None] = _unasked
-        self.head: InferHead | None = None
+        self.trial: Trial | None = None
+        self.cancel: Callable[[], None] = pending
         self._request: InferRequest | None = None
 
-    def replied(self, reply: Reply) -> None:
-        """A backend has ended the attempt in flight."""
-        self.on_replied(self, reply)
+    @property
+    def model(self) -> str:
+        """The model that it names."""
+        return self.head.model
+
+    @property
+    def key(self) -> bytes | None:
+        """The sticky key, ``None`` when the route has none or the request carries none."""
+        head, route = self.head, self.route
+        if route is None:
+            return None
+        return head.key if head.plan is route.plan else sticky_key(route, head.headers)
+
+    @property
+    def key_hash(self) -> int | None:
+        """The same to count by; every draw without a key is somebody else's."""
+        key = self.key
+        return None if key is None else hash(key)
 
     def request(self) -> InferRequest:
         """The body, read once.
@@ -183,3 +178,23 @@ class Exchange:
         names = [item.get("name") for item in outputs if isinstance(item, dict)] if isinstance(outputs, list) else []
         requested = [name for name in names if isinstance(name, str)]
         return requested or None, isinstance(parameters, dict) and parameters.get(ALLOW_NAN) is True
+
+
+class Watched(Exchange):
+    """A request whose client is watched once it has been in work for a while.
+
+    Attributes:
+        on_old: Called once by then, to start watching for a client that left.
+    """
+
+    __slots__ = ("on_old",)
+
+    def __init__(self, *parts: Any, on_old: Callable[[], None]) -> None:
+        super().__init__(*parts)
+        self.on_old: Callable[[], None] | None = on_old
+
+    def watch(self) -> None:
+        """It has been in work for a while."""
+        on_old, self.on_old = self.on_old, None
+        if on_old is not None:
+            on_old()

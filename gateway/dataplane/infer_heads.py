@@ -6,7 +6,7 @@ from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from gateway.dataplane.admission import VISIBLE_ASCII, header_length, timeout_s, via
+from gateway.dataplane.admission import KEY, PRIORITY, VISIBLE_ASCII, Priorities, header_length, timeout_s, via
 from gateway.errors import GatewayError
 from gateway.settings import Settings
 from routing.split import SplitPlan
@@ -21,9 +21,8 @@ _PATH = re.compile(rb"/v2/models/(%s)(?:/versions/(%s))?/infer" % (_NAME, _NAME)
 _HOST = re.compile(rb"[A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?")
 # What changes how a message is framed, or asks for more than an answer.
 _ELSEWHERE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer"})
-_ONCE = frozenset({b"host", b"content-length", b"inference-header-content-length"})
-# Heads with one of these are not remembered: the first two are secrets, the third is never the same again.
-_FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-request-id"})
+# Heads with one of these are not remembered: the others are secrets, the last is never the same again.
+_FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", KEY, b"x-request-id"})
 
 
 class InferHead:
@@ -36,6 +35,7 @@ class InferHead:
         version: The version that is pinned, else ``None``.
         patience_s: How long the request may take.
         request_id: The client's, if it may be used.
+        is_low: It has low priority.
         plan: The split that gave its key to ``arm``, the index of an arm; another one gives it anew.
         key: That sticky key.
     """
@@ -44,6 +44,7 @@ class InferHead:
         "arm",
         "header_length",
         "headers",
+        "is_low",
         "key",
         "length",
         "model",
@@ -62,6 +63,7 @@ class InferHead:
         inner_length: int | None,
         patience_s: float,
         hops: str,
+        is_low: bool,
     ) -> None:
         self.model, self.version = names
         self.headers = headers
@@ -69,6 +71,7 @@ class InferHead:
         self.header_length = inner_length
         self.patience_s = patience_s
         self.via = hops
+        self.is_low = is_low
         self.plan: SplitPlan | None = None
         self.key: bytes | None = None
         self.arm = 0
@@ -94,6 +97,7 @@ class HeadReader:
         self._deadline = settings.deadline
         self._patience_s = timeout_s({}, settings.deadline)
         self._via = via({}, name)
+        self._priorities = Priorities(settings)
         bounds = settings.server
         self._max_body_bytes = bounds.max_body_bytes
         self._max_lines = bounds.max_headers + 2  # the request's own, and the empty one
@@ -110,18 +114,24 @@ class HeadReader:
 
     def read(self, raw: bytes) -> InferHead | None:
         """Read a whole head; ``None`` unless it is one of a plain infer request that is fully understood."""
-        if raw.count(b"\n") > self._max_lines:
+        lines = raw.count(b"\n")
+        if lines > self._max_lines:
             return None
-        sink = _Sink(self._names)
+        sink = _Sink()
         parser = HttpRequestParser(sink)
         try:
             parser.feed_data(raw)
         except (HttpParserError, HttpParserUpgrade):
             return None
-        plain = sink.is_whole and not sink.is_odd and parser.should_keep_alive() and not parser.should_upgrade()
-        if not plain or parser.get_http_version() != "1.1" or parser.get_method() != b"POST":
+        plain = sink.is_whole and parser.should_keep_alive() and not parser.should_upgrade()
+        if not plain or parser.get_http_version() != "1.1" or parser.get_method() != b"POST" or len(sink.urls) != 1:
             return None
-        head = self._understood(sink.url, sink.headers)
+        names = self._names
+        headers = {names[name]: value for name, value in sink.headers.items()}
+        # A line for each, beside the request's own and the empty one: none was folded into another or came twice.
+        if len(headers) != lines - 2 or b"" in headers:
+            return None
+        head = self._understood(sink.urls[0], headers)
         if head is not None and _FLEETING.isdisjoint(head.headers):
             self._remember(raw, head)
         return head
@@ -154,6 +164,7 @@ class HeadReader:
                 header_length(headers, body_bytes) if b"inference-header-content-length" in headers else None,
                 timeout_s(headers, self._deadline) if b"x-request-timeout-ms" in headers else self._patience_s,
                 via(headers, self._name) if b"via" in headers else self._via,
+                self._priorities.is_low(headers) if PRIORITY in headers else False,
             )
         except GatewayError:  # refused where all are refused
             return None
@@ -194,30 +205,20 @@ def _room(kept: dict[Any, Any] | set[Any], limit: int) -> None:
 
 
 class _Sink:
-    """What httptools calls. Names are httptools'.
+    """What httptools calls; names are httptools'. What comes most often goes into a list and a dictionary by itself.
 
     Attributes:
         is_whole: The head has ended.
-        is_odd: It holds something that this lane leaves to the other.
     """
 
-    __slots__ = ("_names", "headers", "is_odd", "is_whole", "url")
+    __slots__ = ("headers", "is_whole", "on_header", "on_url", "urls")
 
-    def __init__(self, names: _Names) -> None:
-        self._names = names
-        self.url = b""
+    def __init__(self) -> None:
+        self.urls: list[bytes] = []
         self.headers: dict[bytes, bytes] = {}
-        self.is_whole = self.is_odd = False
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = self._names[name]
-        headers = self.headers
-        if not name or (name in headers and name in _ONCE):
-            self.is_odd = True
-        headers[name] = value
+        self.on_url = self.urls.append
+        self.on_header = self.headers.__setitem__
+        self.is_whole = False
 
     def on_headers_complete(self) -> None:
         self.is_whole = True

@@ -7,9 +7,10 @@ from random import Random
 
 from gateway.backends.base import Reply
 from gateway.backends.registry import Slot
+from gateway.dataplane.admission import Gate
 from gateway.dataplane.comparison import Comparison, Pair
 from gateway.dataplane.copies import COPY_BYTES, Copy, Lane, Stable
-from gateway.dataplane.exchange import Exchange, unheard
+from gateway.dataplane.exchange import PIN, SEQUENCE, Exchange, unheard
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.shadows import CompiledShadow, MirrorCounts
 from routing.analysis.compare import Differences, agrees
@@ -28,7 +29,8 @@ QUEUE_FULL = "queue_full"
 TOO_LARGE = "too_large"
 NOT_READY = "not_ready"
 SIDE_EFFECTS = "side_effects"
-SEQUENCE = "sequence"
+OVERLOAD = "overload"  # requests in work, or a late loop, leave no room for copies
+OF_A_SEQUENCE = "sequence"
 PINNED = "pinned"
 DRAINING = "draining"
 EXPIRED = "expired"  # waited for longer than the shadow's timeout
@@ -47,6 +49,7 @@ class Mirror:
         clock: Monotonic seconds.
         later: The loop's ``call_later``.
         max_bytes: Bound of the queue.
+        gate: Says whether there is room for copies.
         draws: Source of draws without a key.
 
     Attributes:
@@ -60,12 +63,14 @@ class Mirror:
         clock: Callable[[], float],
         later: Later,
         max_bytes: int,
+        gate: Gate,
         draws: Random | None = None,
     ) -> None:
         self._comparison = comparison
         self._clock = clock
         self._later = later
         self._max_bytes = max_bytes
+        self._gate = gate
         self._draws = draws or Random()
         self._lanes: dict[Slot, Lane] = {}
         self._turn_is_due = False
@@ -73,8 +78,14 @@ class Mirror:
         self.held_bytes = 0
         self.counts = MirrorCounts()
 
-    def offer(self, exchange: Exchange, reply: Reply) -> None:
-        """Queue a copy for each shadow of an answered request, or count why not. Never waits, sends nothing itself."""
+    def offer(self, exchange: Exchange, reply: Reply, latency_s: float) -> None:
+        """Queue a copy for each shadow of an answered request, or count why not. Never waits, sends nothing itself.
+
+        Args:
+            exchange: The request.
+            reply: What went out.
+            latency_s: Of the attempt that ended last.
+        """
         route = exchange.route
         assert route is not None
         obstacle = self._obstacle(exchange, route)
@@ -91,7 +102,7 @@ class Mirror:
             if reason:
                 self._count_drop(shadow, reason)
             else:
-                stable = Stable(reply, exchange.latency_s) if is_pair else None
+                stable = Stable(reply, latency_s) if is_pair else None
                 self._queue(Copy(shadow, exchange, stable, self._clock(), size))
 
     def sweep(self, now_s: float) -> None:
@@ -130,9 +141,11 @@ class Mirror:
             return DRAINING
         if route.side_effects:
             return SIDE_EFFECTS
-        if exchange.is_pinned:
+        if exchange.choice == PIN:
             return PINNED
-        return SEQUENCE if exchange.in_sequence else ""
+        if exchange.choice == SEQUENCE:
+            return OF_A_SEQUENCE
+        return "" if self._gate.takes_copies else OVERLOAD
 
     def _refusal(self, shadow: CompiledShadow, exchange: Exchange, size: int) -> str:
         """Why this shadow does not get it."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.backends.base import State
-from gateway.dataplane.pipeline import not_ready, unrouted
+from gateway.dataplane.verdicts import not_ready, unrouted
 from gateway.errors import BadRequest, ModelNotFound, VersionNotFound, VersionNotReady
 from gateway.protocol.config import model_config
 from gateway.protocol.request import read_object

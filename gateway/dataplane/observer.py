@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.exchange import DRAW, Exchange, Trial
 from gateway.runtime.arms import Arm
 from gateway.runtime.compile import MIN_ATTEMPT_S, THRESHOLDS_AN_ATTEMPT, CompiledRoute
-from routing.analysis.guard import Detector
 from routing.analysis.merged import is_shared
 from routing.analysis.objective import ERRORS, FUSE, Trip
 from routing.analysis.outcome import Charge, Kind, charge, is_fault
@@ -59,12 +58,6 @@ class Observer:
         """How far the loop is behind: by the last sweep, or by one that is overdue right now."""
         return max(self.last_lag_s, self._clock() - self.sweep_due_s)
 
-    def dispatched(self, exchange: Exchange) -> None:
-        """A canary's attempt is about to be sent."""
-        assert exchange.drawn is not None
-        exchange.detector = exchange.drawn.evidence.detector
-        exchange.ticket = exchange.detector.dispatched()
-
     def stable_ended(self, exchange: Exchange, kind: Kind, latency_s: float, own_s: float | None = None) -> None:
         """A drawn attempt on stable has ended; ``own_s`` as in ``Reply``."""
         assert exchange.arm is not None
@@ -90,7 +83,8 @@ class Observer:
             own_s: What of it was the canary's own, where its backend knows: batches of other versions in the same turn
                 of the loop are not in it, and a late loop does not make it unusable while it keeps the promise.
         """
-        route, arm, detector = _guarded(exchange)
+        route, trial = _guarded(exchange)
+        arm = trial.arm
         usable, lowest_s = own_s, arm.evidence.lowest_threshold_s
         if own_s is None or own_s > lowest_s:
             lag_s = self.lag_s
@@ -98,26 +92,26 @@ class Observer:
                 usable = None  # where the loop gets no time, a thread gets none either
             elif own_s is None:
                 usable = latency_s - lag_s
-        trip = detector.answered(exchange.ticket, usable, exchange.mask, exchange.key_hash)
+        trip = trial.detector.answered(trial.ticket, usable, exchange.mask, exchange.key_hash)
         self._act(route, arm, trip)
 
     def canary_failed(self, exchange: Exchange) -> None:
         """The canary failed; stable is being asked for proof."""
-        _, _, detector = _guarded(exchange)
-        detector.set_aside(exchange.ticket, exchange.mask)
+        _, trial = _guarded(exchange)
+        trial.detector.set_aside(trial.ticket, exchange.mask)
 
     def judged(self, exchange: Exchange, canary: Kind, stable: Kind | None) -> None:
         """All attempts of a request whose canary failed have ended; ``stable`` is ``None`` when it was not asked."""
-        route, arm, detector = _guarded(exchange)
-        counters = arm.evidence.counters
+        route, trial = _guarded(exchange)
+        counters = trial.arm.evidence.counters
         verdict = charge(canary, stable)
         if canary is Kind.TIMEOUT and not _had_fair_time(exchange):
             verdict = Charge.NONE
         match verdict:
             case Charge.CHARGED:
                 counters.charged += 1
-                trip = detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
-                self._act(route, arm, trip)
+                trip = trial.detector.charged(trial.ticket, exchange.mask, exchange.key_hash)
+                self._act(route, trial.arm, trip)
             case Charge.SHARED:
                 counters.shared += 1
             case Charge.NONE:
@@ -125,13 +119,15 @@ class Observer:
 
     def aged(self, exchange: Exchange, age_s: float) -> None:
         """A first attempt is still in flight at this age."""
-        if exchange.stable_evidence and exchange.arm is not None:
+        if exchange.choice == DRAW and exchange.arm is not None:
             self._stable_aged(exchange, exchange.arm, age_s - self.lag_s)
-        if exchange.drawn is None or self.lag_s > LAG_SHARE * exchange.drawn.evidence.lowest_threshold_s:
+        trial = exchange.trial
+        if trial is None or self.lag_s > LAG_SHARE * trial.arm.evidence.lowest_threshold_s:
             return
-        route, arm, detector = _guarded(exchange)
-        exchange.mask, trip = detector.sweep(exchange.ticket, age_s - self.lag_s, exchange.mask, exchange.key_hash)
-        self._act(route, arm, trip)
+        route, trial = _guarded(exchange)
+        age_s -= self.lag_s
+        exchange.mask, trip = trial.detector.sweep(trial.ticket, age_s, exchange.mask, exchange.key_hash)
+        self._act(route, trial.arm, trip)
 
     def abandoned(self, exchange: Exchange, now_s: float) -> None:
         """The client left while the canary's attempt was in flight.
@@ -139,15 +135,15 @@ class Observer:
         Slowness that was counted stays counted. Without a latency SLO, a client that waited for more than half of
         the attempt's time has seen a failure.
         """
-        route, arm, detector = _guarded(exchange)
+        route, trial = _guarded(exchange)
         waited_s = now_s - exchange.dispatched_s
         half_s = (exchange.attempt_deadline_s - exchange.dispatched_s) / 2
         if not route.has_latency_slo and waited_s > max(half_s, _fair_s(route)):
-            arm.evidence.counters.charged += 1
-            trip = detector.charged(exchange.ticket, exchange.mask, exchange.key_hash)
-            self._act(route, arm, trip)
+            trial.arm.evidence.counters.charged += 1
+            trip = trial.detector.charged(trial.ticket, exchange.mask, exchange.key_hash)
+            self._act(route, trial.arm, trip)
         else:
-            detector.set_aside(exchange.ticket, exchange.mask)
+            trial.detector.set_aside(trial.ticket, exchange.mask)
 
     def unready(self, route: CompiledRoute, arm: Arm, unready_s: float) -> None:
         """A canary that was ready has not been for too long."""
@@ -219,12 +215,11 @@ class Observer:
         )
 
 
-def _guarded(exchange: Exchange) -> tuple[CompiledRoute, Arm, Detector]:
+def _guarded(exchange: Exchange) -> tuple[CompiledRoute, Trial]:
     """What a canary's attempt is evidence for."""
     assert exchange.route is not None
-    assert exchange.drawn is not None
-    assert exchange.detector is not None
-    return exchange.route, exchange.drawn, exchange.detector
+    assert exchange.trial is not None
+    return exchange.route, exchange.trial
 
 
 def _fair_s(route: CompiledRoute) -> float:
@@ -242,5 +237,6 @@ def _had_fair_time(exchange: Exchange) -> bool:
     route = exchange.route
     if route is None:
         return False
-    given_s = exchange.given_s
+    trial = exchange.trial
+    given_s = exchange.deadline_s - exchange.begun_s if trial is None else trial.given_s
     return given_s >= min(_fair_s(route), route.attempt_cap_s or float("inf")) - TOLERANCE_S

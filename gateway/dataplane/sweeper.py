@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.admission import Gate
+from gateway.dataplane.exchange import Exchange, Watched
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.observer import Observer
 from gateway.dataplane.pipeline import Pipeline
@@ -17,11 +18,14 @@ class Sweeper:
     """Looks at everything in flight every ``PERIOD_S``: deadlines, copies, slow attempts, unready canaries, loop lag.
 
     Args:
+        gate: Told whether the loop is late.
+        late_s: Lag from which it is.
         unready_flip_s: A canary that was ready and has not been for so long is flipped.
     """
 
     PERIOD_S = 0.025
     FLUSH_EVERY = 4  # periods between steps of stable's own detector
+    REFILL_EVERY = 40  # periods between refills of the budgets of second attempts
     OLD_S = 0.05  # age from which a client that left is looked out for
 
     def __init__(
@@ -30,14 +34,18 @@ class Sweeper:
         runtime: Runtime,
         observer: Observer,
         mirror: Mirror,
+        gate: Gate,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         unready_flip_s: float,
+        late_s: float,
     ) -> None:
         self._pipeline = pipeline
         self._runtime = runtime
         self._observer = observer
         self._mirror = mirror
+        self._gate = gate
+        self._late_s = late_s
         self._loop = loop
         self._clock = clock
         self._unready_flip_s = unready_flip_s
@@ -56,6 +64,7 @@ class Sweeper:
     def _tick(self) -> None:
         now_s = self._clock()
         self._observer.last_lag_s = max(0.0, now_s - self._observer.sweep_due_s)
+        self._gate.is_late = self._observer.last_lag_s > self._late_s
         self._arm_timer(now_s)
         for exchange in list(self._pipeline.in_work):
             try:
@@ -68,24 +77,26 @@ class Sweeper:
         self._ticks += 1
         if self._ticks % self.FLUSH_EVERY == 0:
             self._flush(now_s)
+        if self._ticks % self.REFILL_EVERY == 0:
+            self._pipeline.budgets.refill(now_s)
 
     def _arm_timer(self, now_s: float) -> None:
         self._observer.sweep_due_s = now_s + self.PERIOD_S
         self._timer = self._loop.call_later(self.PERIOD_S, self._tick)
 
     def _look(self, exchange: Exchange, now_s: float) -> None:
-        if exchange.is_done:
+        if exchange not in self._pipeline.in_work:
             return
-        if exchange.refusal is None and exchange.dispatched_s:
+        trial = exchange.trial
+        if exchange.dispatched_s and (trial is None or trial.refusal is None):
             self._observer.aged(exchange, now_s - exchange.dispatched_s)
         if now_s >= exchange.attempt_deadline_s:
             if exchange.left_s:  # the time of a client that may be gone is nobody's fault
                 self._pipeline.abandon(exchange)
             else:
                 self._pipeline.expire(exchange)
-        elif exchange.on_old is not None and now_s - exchange.started_s > self.OLD_S:
-            on_old, exchange.on_old = exchange.on_old, None
-            on_old()
+        elif isinstance(exchange, Watched) and now_s - exchange.started_s > self.OLD_S:
+            exchange.watch()
 
     def _flush(self, now_s: float) -> None:
         for route in list(self._runtime.current.routes.values()):

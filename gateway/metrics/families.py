@@ -108,6 +108,19 @@ LOWERED = Family(
     "max",
 )
 READY = Family("turnout_version_ready", "gauge", ("model", "version"), "1 while the version can answer.", "min")
+EJECTIONS = Family(
+    "turnout_ejections_total",
+    "counter",
+    ("model", "version"),
+    "Instances of a remote version that were not asked for a while because they failed too often.",
+)
+INSTANCES = Family(
+    "turnout_instances",
+    "gauge",
+    ("model", "version", "state"),
+    "Instances of a remote version by state, as the worker that has most of them in it sees it.",
+    "max",
+)
 FLIPS = Family(
     "turnout_flips_total",
     "counter",
@@ -121,9 +134,40 @@ APPLY_LAG = Family(
     "From the store's word of a change to serving it: the last change, or one that waits now.",
 )
 REFUSED_DOCUMENTS = Family("turnout_refused_documents", "gauge", (), "Routes whose newest revision cannot be served.")
+WARNINGS = Family(
+    "turnout_warnings",
+    "gauge",
+    ("kind", "model", "version"),
+    "Things to look at, as the warnings of a status: how many of this kind there are now.",
+)
 UNSENT_LOWERS = Family("turnout_unsent_lowers", "gauge", (), "Flips of guards that the store does not hold yet.")
 STORE_REACHABLE = Family("turnout_store_reachable", "gauge", (), "1 while the store answers.")
 STORE_LOSSES = Family("turnout_store_losses_total", "counter", (), "How often the store went away.")
+STALE = Family(
+    "turnout_store_stale",
+    "gauge",
+    (),
+    "1 while the store has been away for longer than store.stale_after_s: the table that serves may be old.",
+)
+CONVERGENCE = Family(
+    "turnout_convergence_seconds",
+    "histogram",
+    (),
+    "From the write of a change to the word of this gateway that it serves it, both by the store's clock.",
+)
+FLUSHES = Family(
+    "turnout_flushes_total",
+    "counter",
+    ("result",),
+    "News of guards and counts for the store: taken, or repeated because nobody knew whether they were.",
+)
+NEWS_DROPPED = Family(
+    "turnout_news_dropped_total",
+    "counter",
+    (),
+    "News of versions that found no room while the store was away: totals and the judge miss them.",
+)
+JUDGES = Family("turnout_judges", "gauge", (), "1 while this gateway judges what all on the store have seen.")
 LOGINS_REFUSED = Family("turnout_logins_refused_total", "counter", ("why",), "Log-ins that were refused.")
 SERIES_REFUSED = Family(
     "turnout_series_refused_total",
@@ -167,12 +211,20 @@ FAMILIES = {
         APPLY_LAG,
         REFUSED_DOCUMENTS,
         UNSENT_LOWERS,
+        WARNINGS,
         INFLIGHT,
         LOOP_LAG,
         CONNECTIONS,
         BOUND_HITS,
+        EJECTIONS,
+        INSTANCES,
         STORE_REACHABLE,
         STORE_LOSSES,
+        STALE,
+        CONVERGENCE,
+        FLUSHES,
+        NEWS_DROPPED,
+        JUDGES,
         LOGINS_REFUSED,
         SERIES_REFUSED,
         WORKERS,

@@ -9,6 +9,7 @@ from gateway.metrics.families import (
     ATTEMPT_SECONDS,
     ATTEMPTS,
     BOUND_HITS,
+    EJECTIONS,
     JUDGED,
     MIRROR,
     MIRROR_PAIRS,
@@ -36,24 +37,14 @@ def with_edges(edges_s: Iterable[float], own_s: Iterable[float]) -> tuple[float,
 
 
 class Timing:
-    """A histogram in a block.
+    """A histogram in a block."""
 
-    Attributes:
-        late_s: Times that ``settle`` will count: appending costs a fifth of counting one by one.
-    """
-
-    __slots__ = ("_counts", "_edges_s", "_floats", "_sum", "late_s")
+    __slots__ = ("_counts", "_edges_s", "_floats", "_sum")
 
     def __init__(self, row: Row, edges_s: tuple[float, ...]) -> None:
         self._counts, self._floats = row.counts, row.floats
         self._edges_s = edges_s
         self._sum = len(edges_s) + 1
-        self.late_s: list[float] = []
-
-    def settle(self) -> None:
-        """Count what has come since the last time."""
-        late_s, self.late_s = self.late_s, []
-        self.observe_all(late_s)
 
     def observe(self, seconds: float) -> None:
         """Count one time; a bucket holds what is at most its edge."""
@@ -64,6 +55,31 @@ class Timing:
         """Count many at once; ``seconds`` is put in order."""
         count_sorted(seconds, self._edges_s, self._counts)
         self._floats[self._sum] += sum(seconds)
+
+
+class Times:
+    """How long requests of a model took, and how much of that was the gateway's own.
+
+    Attributes:
+        whole_s: Of each request, not yet counted: appending costs a fifth of counting one by one.
+        added_s: The gateway's part, of those where it is not 0.
+    """
+
+    __slots__ = ("_overhead", "_requests", "added_s", "whole_s")
+
+    def __init__(self, requests: Timing, overhead: Timing) -> None:
+        self._requests = requests
+        self._overhead = overhead
+        self.whole_s: list[float] = []
+        self.added_s: list[float] = []
+
+    def settle(self) -> None:
+        """Count what has come since the last time."""
+        whole_s, self.whole_s = self.whole_s, []
+        added_s, self.added_s = self.added_s, []
+        added_s += [0.0] * (len(whole_s) - len(added_s))
+        self._requests.observe_all(whole_s)
+        self._overhead.observe_all(added_s)
 
 
 class VersionRow:
@@ -126,6 +142,10 @@ class Ledger:
         """Count one copy for a shadow by what became of it."""
         self._count(MIRROR.name, model, version, result)
 
+    def ejection(self, model: str, version: str) -> None:
+        """Count one server of a version that is not asked because it failed too often."""
+        self._count(EJECTIONS.name, model, version)
+
     def pair(self, model: str, version: str, *, agrees: bool) -> None:
         """Count one pair of answers."""
         self._count(MIRROR_PAIRS.name, model, version, "true" if agrees else "false")
@@ -136,13 +156,13 @@ class Ledger:
             cell = self._cells[key] = self._claim([Entry(key[0], key[1:])]).counts
         cell[0] += 1
 
-    def request_seconds(self, model: str, thresholds_s: Iterable[float] = ()) -> Timing:
+    def times(self, model: str, thresholds_s: Iterable[float] = ()) -> Times:
         """Times of a model's requests."""
-        return self._timing(REQUEST_SECONDS.name, model, with_edges(REQUEST_EDGES_S, thresholds_s))
-
-    def overhead_seconds(self, model: str, thresholds_s: Iterable[float] = ()) -> Timing:
-        """What the gateway itself adds to them."""
-        return self._timing(OVERHEAD_SECONDS.name, model, with_edges(OVERHEAD_EDGES_S, thresholds_s))
+        own_s = tuple(thresholds_s)
+        return Times(
+            self._timing(REQUEST_SECONDS.name, model, with_edges(REQUEST_EDGES_S, own_s)),
+            self._timing(OVERHEAD_SECONDS.name, model, with_edges(OVERHEAD_EDGES_S, own_s)),
+        )
 
     def _timing(self, metric: str, model: str, edges_s: tuple[float, ...]) -> Timing:
         found = self._timings.get((metric, model, edges_s))

@@ -50,17 +50,23 @@ class Identity:
         model: Value for the top-level ``model_name``.
         version: Value for the top-level ``model_version``.
         asked: The version that answers have to name as they come in; ``None`` takes any.
+
+    Attributes:
+        old: How the last usual answer began, up to behind its names; ``()``, with which nothing begins, before that.
+        size: Of ``old``, in bytes.
+        new: What that becomes; ``None``: it stays.
     """
 
-    __slots__ = ("_asked", "_model", "_names", "_new", "_old", "_version")
+    __slots__ = ("_asked", "_model", "_names", "_version", "new", "old", "size")
 
     def __init__(self, model: str, version: str, asked: str | None = None) -> None:
         self._model = model
         self._version = version
         self._names = (_encoded(model), _encoded(version))
         self._asked = asked
-        self._old: bytes | None = None  # how the last usual answer began, up to behind its names
-        self._new: bytes | None = None  # what that becomes; None: it stays
+        self.old: bytes | tuple[()] = ()
+        self.size = 0
+        self.new: bytes | None = None
 
     def give(self, body: bytes, header_length: int | None) -> tuple[bytes, int | None]:
         """``splice_identity`` of an answer.
@@ -68,17 +74,17 @@ class Identity:
         Raises:
             WrongVersion: It names another version than was asked.
         """
-        old = self._old
-        if old is None or not body.startswith(old):
+        size = self.size
+        if not body.startswith(self.old):
             return self._give(body, header_length)
         end = len(body) if header_length is None else header_length
-        if len(old) > end or not _is_alone(body, len(old), end):
+        if size > end or not _is_alone(body, size, end):
             return self._give(body, header_length)
-        new = self._new
+        new = self.new
         if new is None:
             return body, header_length
-        spliced = b"".join((new, memoryview(body)[len(old) :]))
-        return spliced, None if header_length is None else header_length + len(new) - len(old)
+        spliced = b"".join((new, memoryview(body)[size:]))
+        return spliced, None if header_length is None else header_length + len(new) - size
 
     def _give(self, body: bytes, header_length: int | None) -> tuple[bytes, int | None]:
         head = body if header_length is None else body[:header_length]
@@ -96,9 +102,9 @@ class Identity:
         """The same bytes will match in the same way, so what became of them is known."""
         (a, b), (c, d), end = usual.span(1), usual.span(2), usual.end()
         model, version = self._names
-        self._old = head[:end]
+        self.old, self.size = head[:end], end
         same = head[a:b] == model and head[c:d] == version
-        self._new = None if same else b"%b%b%b%b%b" % (head[:a], model, head[b:c], version, head[d:end])
+        self.new = None if same else b"%b%b%b%b%b" % (head[:a], model, head[b:c], version, head[d:end])
 
 
 def splice_identity(body: bytes, header_length: int | None, model: str, version: str) -> tuple[bytes, int | None]:

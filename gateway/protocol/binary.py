@@ -31,21 +31,9 @@ def read_binary(tensor: InputTensor) -> Array:
 
 
 def _strings(tensor: InputTensor) -> Array:
-    view, count = tensor.data, element_count(tensor.shape)
-    size = len(view)
-    if count > size // LENGTH.size:  # before anything is allocated
-        raise _does_not_fill(tensor, count)
-    data, unpack, prefix = bytes(view), LENGTH.unpack_from, LENGTH.size
-    pieces: list[bytes] = []
-    at = 0
-    for _ in range(count):
-        start = at + prefix
-        if start > size:
-            raise _does_not_fill(tensor, count)
-        (length,) = unpack(data, at)
-        at = start + length
-        pieces.append(data[start:at])
-    if at != size:
+    count = element_count(tensor.shape)
+    pieces = strings_of(tensor.data, count)
+    if pieces is None:
         raise _does_not_fill(tensor, count)
     out = np.empty(count, dtype=np.object_)
     try:
@@ -54,6 +42,24 @@ def _strings(tensor: InputTensor) -> Array:
         index = next(index for index, piece in enumerate(pieces) if not _is_text(piece))
         raise BadRequest(f"input {tensor.name!r}: element {index} is no UTF-8, which this version needs") from None
     return out
+
+
+def strings_of(view: bytes | memoryview, count: int) -> list[bytes] | None:
+    """The elements of BYTES, each behind its length; ``None`` where the bytes are not exactly as many."""
+    size = len(view)
+    if count > size // LENGTH.size:  # before anything is allocated
+        return None
+    data, unpack, prefix = bytes(view), LENGTH.unpack_from, LENGTH.size
+    pieces: list[bytes] = []
+    at = 0
+    for _ in range(count):
+        start = at + prefix
+        if start > size:
+            return None
+        (length,) = unpack(data, at)
+        at = start + length
+        pieces.append(data[start:at])
+    return pieces if at == size else None
 
 
 def _is_text(piece: bytes) -> bool:

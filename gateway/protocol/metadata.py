@@ -1,6 +1,7 @@
-"""Model metadata of the Open Inference Protocol, read into a signature."""
+"""Model metadata of the Open Inference Protocol, read into a signature; and signatures as plain data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import orjson
 
@@ -27,6 +28,39 @@ def parse_signature(body: bytes) -> Signature:
     )
 
 
+def as_plain(signature: Signature) -> dict[str, Any]:
+    """A signature as JSON data, for another process of this release."""
+    return {
+        "platform": signature.platform,
+        **{
+            side: [[spec.name, spec.datatype, spec.shape, spec.labels] for spec in getattr(signature, side)]
+            for side in ("inputs", "outputs")
+        },
+    }
+
+
+def from_plain(plain: Mapping[str, Any]) -> Signature:
+    """The signature that ``as_plain`` was given."""
+    inputs, outputs = (
+        tuple(TensorSpec(name, datatype, tuple(shape), tuple(labels)) for name, datatype, shape, labels in plain[side])
+        for side in ("inputs", "outputs")
+    )
+    return Signature(plain["platform"], inputs, outputs)
+
+
+def labels_in(parameters: object) -> tuple[str, ...]:
+    """The class labels in a tensor's ``parameters``: a list of texts under ``labels``, or one as JSON text."""
+    labels = parameters.get("labels") if isinstance(parameters, Mapping) else None
+    if isinstance(labels, str):
+        try:
+            labels = orjson.loads(labels)
+        except orjson.JSONDecodeError:
+            return ()
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        return ()
+    return tuple(labels)
+
+
 def _tensors(document: dict[str, object], side: str) -> Iterator[TensorSpec]:
     tensors = document.get(side)
     if not isinstance(tensors, list) or not tensors:
@@ -50,4 +84,4 @@ def _tensor(tensor: object, side: str) -> TensorSpec:
         raise ValueError(f"{side[:-1]} {name!r} has no shape of at most {MAX_RANK} dimensions")
     if not all(type(size) is int and size >= -1 for size in shape):
         raise ValueError(f"{side[:-1]} {name!r} has shape {shape!r}: sizes are integers, -1 for any")
-    return TensorSpec(name, datatype, tuple(shape))
+    return TensorSpec(name, datatype, tuple(shape), labels_in(tensor.get("parameters")))

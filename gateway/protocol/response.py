@@ -70,7 +70,7 @@ class AnswerWriter:
                 tail += pieces
                 parts += [self._opening(spec.name, datatype, array.shape, sum(map(len, pieces))), b","]
             else:
-                parts += [self._opening(spec.name, datatype, array.shape), _data(spec.name, array, request), b"},"]
+                parts += [self._opening(spec.name, datatype, array.shape), json_data(spec.name, array, request), b"},"]
         if outputs:
             parts[-1] = parts[-1][:-1]
         parts.append(b"]}")
@@ -178,7 +178,12 @@ def _classes(array: Array, count: int) -> Array:
     return out
 
 
-def _data(name: str, array: Array, request: InferRequest) -> bytes:
+def json_data(name: str, array: Array, request: InferRequest) -> bytes:
+    """The elements of an output as a JSON list.
+
+    Raises:
+        NotFinite: One is NaN or an infinity, and the request does not allow it.
+    """
     kind = array.dtype.kind
     if kind in "OU":
         return orjson.dumps([_text(value) for value in array.ravel().tolist()])

@@ -63,11 +63,16 @@ MAX_ELEMENTS = 1 << 31  # bounds the product before anything is allocated
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a version promises about one tensor; ``-1`` in ``shape`` is any size."""
+    """What a version promises about one tensor; ``-1`` in ``shape`` is any size.
+
+    Attributes:
+        labels: Of an output, what its classes are called, in their order; empty where nobody says.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()
 
     def admits(self, shape: Sequence[int]) -> bool:
         """Whether a concrete shape fits."""

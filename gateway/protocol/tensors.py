@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gateway.errors import BadRequest
 from gateway.protocol.binary import raw_input, read_binary
 from gateway.protocol.form import Form, InferRequest, InputTensor, unnested
-from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, TYPE_CODES, Signature, TensorSpec, element_count
+from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, LENGTH, TYPE_CODES, Signature, TensorSpec, element_count
 
 Array = NDArray[Any]
 
@@ -158,6 +158,25 @@ class Binder:
         if unknown := [name for name in form.outputs if name not in known]:
             raise BadRequest(f"output {unknown[0]!r} is unknown; there are {_listed(known)}")
         return tuple(known[name] for name in form.outputs)
+
+
+def binary_form(tensor: InputTensor, data: Any) -> bytes | memoryview:
+    """The data of an input in binary form. What came so goes on so: whether strings fill their bytes is the server's.
+
+    Args:
+        tensor: What the client said of it.
+        data: Its own, or what a request of the same form has for it.
+
+    Raises:
+        BadRequest: The data are not what the tensor's shape and datatype say.
+    """
+    if type(data) is bytes or type(data) is memoryview:
+        return data
+    if tensor.datatype == "BYTES":
+        texts = data if tensor.data is None else _strings(tensor).tolist()
+        pieces = [text.encode() for text in texts]
+        return b"".join([part for piece in pieces for part in (LENGTH.pack(len(piece)), piece)])
+    return _quick_numbers(tensor).tobytes()
 
 
 def _as_array(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from gateway.backends.base import State
 from gateway.backends.registry import Slot
 from gateway.metrics.ledger import HOW, VERDICTS, Ledger, VersionRow
+from gateway.runtime.contracts import ContractCheck
 from routing.analysis.guard import FRESH_MAX, Detector, KeyCap
 from routing.analysis.histogram import Histogram
 from routing.analysis.merged import MergedDetector
@@ -11,6 +13,7 @@ from routing.analysis.objective import ERRORS, Objective, Trip
 from routing.analysis.outcome import Kind
 
 Header = tuple[bytes, bytes]
+_READY = State.READY  # a member of an enum is looked up by Python code each time
 MAX_ATTEMPTS = 2  # a version, and stable where that failed
 
 
@@ -39,7 +42,7 @@ class Counters:
     Attributes:
         counts: The row, which holds counts of earlier epochs too.
         drawn: Requests the split gave to this version.
-        redirected: Of these, answered by stable because the version was lowered or not ready.
+        redirected: Of these, answered by stable because the version was lowered, not ready, or held.
         pinned: Requests that named the version.
         failovers: Requests of other versions that this one (stable) was asked instead.
         charged: Failures the guard was told of; ``shared`` and ``excused`` are those it was not.
@@ -98,17 +101,21 @@ class Evidence:
         seconds: Times of good attempts for the metrics, over all epochs.
         trip: Why the guard tripped, once it has.
         lowered: The arm gets no draws: a guard tripped and acts.
-        seen: Attempts of stable that are evidence, dispatched since the last flush.
+        unsent: Draws of stable that were not sent to it, since the last flush: it was not ready.
         lowest_threshold_s: Latency below which no objective cares.
         alarm: Why a trip was not acted on, when the fault is shared or stable is gone; else empty.
         would_have_flipped: What a guard that does not act would have done; else empty.
+        since_s: When the epoch began here, on the gateway's clock.
     """
 
     __slots__ = (
         "_caps",
+        "_drawn",
         "_fresh",
         "_histogram",
         "_hits",
+        "_judged",
+        "_judged_s",
         "_untold",
         "alarm",
         "counters",
@@ -120,13 +127,18 @@ class Evidence:
         "merged",
         "objectives",
         "seconds",
-        "seen",
+        "since_s",
         "trip",
+        "unsent",
         "would_have_flipped",
     )
 
-    def __init__(self, epoch: int, objectives: Sequence[Objective], row: VersionRow | None = None) -> None:
+    def __init__(
+        self, epoch: int, objectives: Sequence[Objective], row: VersionRow | None = None, *, since_s: float = 0.0
+    ) -> None:
         self.epoch = epoch
+        self.since_s = since_s
+        self._judged, self._judged_s = 0, since_s
         self.objectives = tuple(objectives)
         held = row or Ledger().version("", "")
         self.counters = Counters(held)
@@ -140,7 +152,8 @@ class Evidence:
         self.lowered = False
         self.alarm = ""
         self.would_have_flipped = ""
-        self.seen = 0
+        self.unsent = 0
+        self._drawn = self.counters.drawn  # as of the last flush
         self.lowest_threshold_s = min(
             (o.threshold_s for o in self.objectives if o.threshold_s is not None), default=float("inf")
         )
@@ -162,6 +175,13 @@ class Evidence:
         self.settle()
         return self._histogram
 
+    def unjudged_s(self, now_s: float) -> float:
+        """For how long the guard has judged nothing, as often as that is asked."""
+        judged = self.detector.judged
+        if judged != self._judged:
+            self._judged, self._judged_s = judged, now_s
+        return now_s - self._judged_s
+
     def renew_detector(self) -> None:
         """Start the guard's evidence anew after an alarm that did not lower the version."""
         self.detector = Detector(self.objectives)
@@ -177,11 +197,14 @@ class Evidence:
 
     def flush(self) -> None:
         """Step stable's own detector on what came since the last flush."""
-        if self.seen or self._hits:
+        drawn = self.counters.drawn
+        seen = drawn - self._drawn - self.unsent
+        self._drawn, self.unsent = drawn, 0
+        if seen or self._hits:
             names = [ERRORS, *(o.name for o in self.objectives if o.threshold_s is not None)]
-            self.merged.flush({name: (self.seen, self._hits.get(name, 0)) for name in names})
-            self._untold += self.seen
-            self.seen, self._hits = 0, {}
+            self.merged.flush({name: (seen, self._hits.get(name, 0)) for name in names})
+            self._untold += seen
+            self._hits = {}
 
     def take(self, *, is_stable: bool) -> dict[str, tuple[int, list[int | None]]]:
         """By objective, attempts and the keys of hits since the last call, for a detector over all workers."""
@@ -201,13 +224,15 @@ class Named:
     Attributes:
         headers: As names and values.
         lines: The same as they go out, behind the end of another line, each with its own.
+        last_lines: The same where they end the head.
     """
 
-    __slots__ = ("headers", "lines")
+    __slots__ = ("headers", "last_lines", "lines")
 
     def __init__(self, headers: tuple[Header, ...]) -> None:
         self.headers = headers
         self.lines = b"\r\n" + b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.last_lines = self.lines + b"\r\n"
 
 
 NAMELESS = Named(())  # of an answer that no version stands behind
@@ -220,10 +245,12 @@ class Arm:
         role: ``stable`` or ``canary``, or ``pinned`` for a version outside the route.
         named: Answer headers by the number of attempts; ``pinned_named`` for requests that named the version.
         codes: Requests by the status that went out, as cells of the worker's block; filled as they come.
+        contract: Holds a variant against stable; ``None`` for stable and for what is no variant.
     """
 
     __slots__ = (
         "codes",
+        "contract",
         "evidence",
         "is_stable",
         "model",
@@ -257,13 +284,17 @@ class Arm:
         self.weight_ppm = weight_ppm
         self.named = _named(version, role, revision, opaque=opaque)
         self.pinned_named = _named(version, "pinned", revision, opaque=opaque)
+        self.contract: ContractCheck | None = None
         self.codes: dict[int, memoryview] = {}
         self.pinned_codes: dict[int, memoryview] = {}
 
     @property
     def takes_draws(self) -> bool:
-        """Whether a draw may be answered here: ready, and not lowered."""
-        return self.slot.is_ready and not self.evidence.lowered
+        """Whether a draw may be answered here: ready, not lowered, and of stable's contract."""
+        if self.slot.backend.state is not _READY or self.evidence.lowered:
+            return False
+        contract = self.contract
+        return contract is None or contract.passes()
 
 
 def _named(version: str, role: str, revision: int | None, *, opaque: bool) -> tuple[Named, ...]:

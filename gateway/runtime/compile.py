@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gateway.backends.registry import BackendKey, Registry, Slot
 from gateway.metrics.ledger import Ledger
 from gateway.runtime.arms import Arm, Evidence
+from gateway.runtime.contracts import ContractCheck
 from gateway.runtime.promises import slo_objectives
 from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
 from routing.analysis.objective import Objective
@@ -25,7 +26,7 @@ class CompiledRoute:
         shadows: Where copies go.
         key_sources: ``(is_cookie, name)`` in order, names lower-case for headers.
         attempt_cap_s: Longest time of a canary's attempt that may be retried; ``None``: half the remaining time.
-        timings: Times of its requests, and what the gateway adds to them.
+        times: Times of its requests, and what the gateway adds to them.
         users: Requests that still hold this route.
     """
 
@@ -46,7 +47,7 @@ class CompiledRoute:
         "side_effects",
         "slots",
         "stable",
-        "timings",
+        "times",
         "users",
     )
 
@@ -79,10 +80,7 @@ class CompiledRoute:
             max(THRESHOLDS_AN_ATTEMPT * latency.largest_ms() / 1000, MIN_ATTEMPT_S) if latency else None
         )
         thresholds_s = _thresholds_s(slo_objectives(route.slo))
-        self.timings = (
-            ledger.request_seconds(route.model, thresholds_s),
-            ledger.overhead_seconds(route.model, thresholds_s),
-        )
+        self.times = ledger.times(route.model, thresholds_s)
         self.users = 0
         self.retired = False
         self._on_idle = on_idle
@@ -98,6 +96,23 @@ class CompiledRoute:
             self._on_idle(self)
 
 
+def sticky_key(route: CompiledRoute, headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The first sticky key that a request carries; ``None`` makes it an independent draw."""
+    for is_cookie, name in route.key_sources:
+        value = _cookie(headers.get(b"cookie", b""), name) if is_cookie else headers.get(name)
+        if value:
+            return value
+    return None
+
+
+def _cookie(header: bytes, name: bytes) -> bytes | None:
+    for part in header.split(b";"):
+        found, _, value = part.strip().partition(b"=")
+        if found == name:
+            return value.strip()
+    return None
+
+
 def compile_route(
     document: RouteDocument,
     previous: CompiledRoute | None,
@@ -105,8 +120,9 @@ def compile_route(
     ledger: Ledger,
     *,
     opaque: bool,
+    now_s: float = 0.0,
 ) -> CompiledRoute:
-    """Compile a document, carrying over the evidence of every version whose epoch goes on."""
+    """Compile a document, carrying over the evidence of every version whose epoch goes on; a new one begins now."""
     route = document.route
     promises = slo_objectives(route.slo)
     weights = route.weights()
@@ -119,11 +135,17 @@ def compile_route(
             version,
             role,
             slot,
-            _evidence(document, version, previous, promises, ledger),
+            _evidence(document, version, previous, promises, ledger, now_s),
             weight_ppm=weights.get(version, 0),
             revision=document.revision,
             opaque=opaque,
         )
+    stable = by_version[route.stable]
+    for version in weights:
+        if version != route.stable:
+            override = document.guard.overridden.get(version)
+            accepted = override.breaks if override else ()
+            by_version[version].contract = ContractCheck(stable.slot, by_version[version].slot, accepted)
     arms = [by_version[version] for version in weights]
     plan = split_plan(document, {version: index for index, version in enumerate(weights)})
 
@@ -131,18 +153,18 @@ def compile_route(
         for slot in compiled.slots:
             registry.release(slot)
 
-    shadows = [_shadow(document, shadow, previous, registry) for shadow in route.shadows]
+    shadows = [_shadow(document, shadow, previous, registry, now_s) for shadow in route.shadows]
     return CompiledRoute(document, plan, arms, by_version, shadows, give_back, ledger)
 
 
 def _shadow(
-    document: RouteDocument, shadow: Shadow, previous: CompiledRoute | None, registry: Registry
+    document: RouteDocument, shadow: Shadow, previous: CompiledRoute | None, registry: Registry, now_s: float
 ) -> CompiledShadow:
     """Compile one shadow; its evidence goes on while its epoch and stable's version and backend are the same."""
     route = document.route
     epoch = document.epoch.get(shadow.version, 0)
     stable = (route.stable, route.backend(route.stable))
-    evidence = ShadowEvidence(epoch, stable)
+    evidence = ShadowEvidence(epoch, stable, since_s=now_s)
     for before in previous.shadows if previous else ():
         if (before.version, before.evidence.epoch, before.evidence.stable) == (shadow.version, epoch, stable):
             evidence = before.evidence
@@ -156,13 +178,15 @@ def _evidence(
     previous: CompiledRoute | None,
     promises: tuple[Objective, ...],
     ledger: Ledger,
+    now_s: float,
 ) -> Evidence:
     epoch = document.epoch.get(version, 0)
     before = previous.by_version.get(version) if previous else None
     was_promoted_or_demoted = before is not None and before.is_stable != (version == document.route.stable)
     if before is not None and before.evidence.epoch == epoch and not was_promoted_or_demoted:
         return before.evidence
-    return Evidence(epoch, promises, ledger.version(document.model, version, _thresholds_s(promises)))
+    row = ledger.version(document.model, version, _thresholds_s(promises))
+    return Evidence(epoch, promises, row, since_s=now_s)
 
 
 def _thresholds_s(promises: tuple[Objective, ...]) -> list[float]:

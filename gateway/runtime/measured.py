@@ -1,6 +1,7 @@
 """What is true of the routes that serve now, as samples."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from gateway.metrics.families import (
     GUARD_CAPPED,
     GUARD_EVIDENCE,
     GUARD_LATE,
+    INSTANCES,
     LATCHED,
     LOWERED,
     READY,
@@ -22,7 +24,8 @@ from routing.table import PPM
 
 ROUTES_A_TURN = 8  # routes that are looked at before the loop may do something else
 
-OF_ROUTES = (WEIGHT, REVISION, LATCHED, LOWERED, READY, GUARD_EVIDENCE, GUARD_CAPPED, GUARD_LATE)
+INSTANCE_STATES = ("loading", "ready", "ejected", "failed")
+OF_ROUTES = (INSTANCES, WEIGHT, REVISION, LATCHED, LOWERED, READY, GUARD_EVIDENCE, GUARD_CAPPED, GUARD_LATE)
 
 
 async def measured_routes(snapshot: Snapshot) -> Samples:
@@ -45,6 +48,10 @@ def _measure(route: CompiledRoute, samples: Samples) -> None:
         labels = (model, version)
         samples[READY.name][labels] = int(arm.slot.is_ready)
         samples[LATCHED.name][labels] = int(version in latched)
+        if instances := getattr(arm.slot.backend, "instance_status", None):
+            states = Counter(instance["state"] for instance in instances())
+            for state in INSTANCE_STATES:
+                samples[INSTANCES.name][*labels, state] = states[state]
         if arm.role != "pinned":
             samples[WEIGHT.name][labels] = arm.weight_ppm / PPM
             samples[LOWERED.name][labels] = int(arm.evidence.lowered)

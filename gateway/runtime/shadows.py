@@ -28,6 +28,7 @@ class ShadowEvidence:
         waiting: Copies in the queue.
         in_flight: Copies that were sent and have not ended.
         last_sent_s: On the gateway's clock.
+        since_s: When the epoch began here, on the same.
     """
 
     __slots__ = (
@@ -41,12 +42,14 @@ class ShadowEvidence:
         "pairs",
         "results",
         "sent",
+        "since_s",
         "stable",
         "waiting",
     )
 
-    def __init__(self, epoch: int, stable: tuple[str, BackendSpec]) -> None:
+    def __init__(self, epoch: int, stable: tuple[str, BackendSpec], *, since_s: float = 0.0) -> None:
         self.epoch = epoch
+        self.since_s = since_s
         self.stable = stable
         self.offered = self.sent = self.waiting = self.in_flight = 0
         self.not_paired = self.not_compared = 0

@@ -6,20 +6,36 @@ from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute
 from gateway.runtime.idle import idle_warnings
 from gateway.runtime.shadows import CompiledShadow
+from gateway.runtime.totals import arm_counts, arm_place, shadow_counts, shadow_place
 
 
 def route_facts(route: CompiledRoute, now_s: float) -> dict[str, Any]:
     """Per variant: state, counters, latencies, guard; per shadow: copies, pairs. ``summed.py`` makes a status of it."""
     return {
+        **_of_route(route),
+        "variants": [_arm(arm, now_s) for arm in route.by_version.values()],
+        "shadows": [_shadow(route.model, shadow, now_s) for shadow in route.shadows],
+    }
+
+
+def route_signs(route: CompiledRoute, now_s: float) -> dict[str, Any]:
+    """The part of it that ``warnings.py`` looks at."""
+    return {
+        **_of_route(route),
+        "variants": [_signs(arm, now_s) for arm in route.by_version.values()],
+        "shadows": [_shadow_signs(shadow, now_s) for shadow in route.shadows],
+    }
+
+
+def _of_route(route: CompiledRoute) -> dict[str, Any]:
+    return {
         "model": route.model,
         "revision": route.document.revision,
-        "variants": [_arm(arm, now_s) for arm in route.by_version.values()],
-        "shadows": [_shadow(shadow, now_s) for shadow in route.shadows],
         "idle": list(idle_warnings(route.document)),
     }
 
 
-def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
+def _signs(arm: Arm, now_s: float) -> dict[str, Any]:
     evidence, backend = arm.evidence, arm.slot.backend
     last_s = evidence.counters.last_drawn_s
     plain: dict[str, Any] = {
@@ -31,15 +47,26 @@ def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
         "reason": backend.reason,
         "note": getattr(backend, "note", ""),
         "is_ready": arm.slot.is_ready,
-        "counters": evidence.counters.as_json(),
-        "cells": evidence.histogram.as_counts(),
         "idle_s": None if last_s is None else now_s - last_s,
+        "age_s": now_s - evidence.since_s,
+        "unjudged_s": None if arm.is_stable or not evidence.objectives else evidence.unjudged_s(now_s),
         "lowered": evidence.lowered,
         "alarm": evidence.alarm,
-        "would_have_flipped": evidence.would_have_flipped,
+        "contract": arm.contract.as_json() if arm.contract else None,
     }
     if instances := getattr(backend, "instance_status", None):
         plain["instances"] = instances()
+    return plain
+
+
+def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
+    evidence = arm.evidence
+    plain = {
+        **_signs(arm, now_s),
+        "place": arm_place(arm),
+        **arm_counts(evidence),
+        "would_have_flipped": evidence.would_have_flipped,
+    }
     if arm.is_stable:
         plain["evidence"] = {o.name: evidence.merged.evidence(o.name) for o in evidence.objectives}
     else:
@@ -47,7 +74,7 @@ def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
     return plain
 
 
-def _shadow(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
+def _shadow_signs(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
     evidence, backend = shadow.evidence, shadow.slot.backend
     return {
         "version": shadow.version,
@@ -55,14 +82,16 @@ def _shadow(shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
         "epoch": evidence.epoch,
         "state": backend.state.value,
         "reason": backend.reason,
-        "offered": evidence.offered,
-        "waiting": evidence.waiting,
         "sent": evidence.sent,
-        "in_flight": evidence.in_flight,
         "not_sent": dict(evidence.not_sent),
-        "results": dict(evidence.results),
-        "not_paired": evidence.not_paired,
-        "not_compared": evidence.not_compared,
-        "pairs": evidence.pairs.as_counts(),
         "idle_s": None if evidence.last_sent_s is None else now_s - evidence.last_sent_s,
+        "age_s": now_s - evidence.since_s,
+    }
+
+
+def _shadow(model: str, shadow: CompiledShadow, now_s: float) -> dict[str, Any]:
+    return {
+        **_shadow_signs(shadow, now_s),
+        "place": shadow_place(model, shadow),
+        **shadow_counts(shadow.evidence),
     }

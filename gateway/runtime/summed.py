@@ -1,22 +1,31 @@
 """The status of a route: what each worker says of it, added up."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gateway.runtime.warnings import IDLE_S, route_warnings, same
 from routing.analysis.compare import Pairs
-from routing.analysis.histogram import Histogram
+from routing.analysis.histogram import CELLS, Histogram
 
-IDLE_S = 60.0
 QUANTILES = (0.5, 0.9, 0.99)
-WORST_FIRST = ("failed", "closed", "loading", "ready")
+VERDICTS_WORST_FIRST = ("broken", "unchecked", "accepted", "kept")
+WORST_FIRST = ("failed", "ejected", "closed", "loading", "ready")
 COPIES = ("offered", "waiting", "sent", "in_flight", "not_sent", "results", "not_paired", "not_compared")
 NO_MERGED: Mapping[str, Any] = {}
 
 Facts = Mapping[str, Any]
+Totals = Mapping[str, Mapping[str, Any]]
 
 
-def route_status(facts: Sequence[Facts], merged: Mapping[str, Mapping[str, Any]] = NO_MERGED) -> dict[str, Any]:
-    """One route over all workers.
+def route_status(
+    facts: Sequence[Facts],
+    merged: Mapping[str, Mapping[str, Any]] = NO_MERGED,
+    totals: Totals | None = None,
+    joint: Mapping[str, Mapping[str, Any]] = NO_MERGED,
+    *,
+    idle_s: float = IDLE_S,
+) -> dict[str, Any]:
+    """One route over all workers, and over all gateways where their totals are known.
 
     Counters, histograms and pairs are sums; a version is as ready as in the worker where it is least so; evidence of
     detectors is the strongest, that of each worker stands beside it.
@@ -24,21 +33,24 @@ def route_status(facts: Sequence[Facts], merged: Mapping[str, Mapping[str, Any]]
     Args:
         facts: What each worker says, at least one.
         merged: By version, what the detector over all workers says.
+        totals: By place, what adds up over all gateways; ``None``: the workers' sums are all there is.
+        joint: By version, what the judge over all gateways says.
+        idle_s: What is configured and has seen nothing for so long is idle.
     """
     newest = max(facts, key=lambda one: int(one["revision"]))  # an edit may be on its way to the others
-    arms = [_same(facts, "variants", arm) for arm in newest["variants"]]
-    shadows = [_same(facts, "shadows", shadow) for shadow in newest["shadows"]]
-    variants = [_arm(arm, merged.get(arm[0]["version"], NO_MERGED)) for arm in arms]
+    arms = [same(facts, "variants", arm) for arm in newest["variants"]]
+    shadows = [same(facts, "shadows", shadow) for shadow in newest["shadows"]]
+    variants = [_arm(arm, merged.get(arm[0]["version"], NO_MERGED), totals) for arm in arms]
+    for variant in variants:
+        if known := joint.get(variant["version"]):
+            _add_joint(variant, known)
     return {
         "model": newest["model"],
         "revision": newest["revision"],
         "variants": variants,
-        "shadows": [_shadow(shadow) for shadow in shadows],
-        "warnings": [
-            *(warning for arm, variant in zip(arms, variants, strict=True) for warning in _warnings(arm, variant)),
-            *(warning for shadow in shadows for warning in _idle(shadow)),
-            *newest["idle"],
-        ],
+        "shadows": [_shadow(shadow, totals) for shadow in shadows],
+        "counted_over": "gateway" if totals is None else "gateways",
+        "warnings": [warning.sentence for warning in route_warnings(facts, merged, joint, idle_s=idle_s)],
     }
 
 
@@ -58,24 +70,23 @@ def worker_status(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _same(facts: Sequence[Facts], part: str, wanted: Facts) -> list[Facts]:
-    """What all workers say of one version in one epoch; the first is the newest's."""
-    found = [
-        item
-        for one in facts
-        for item in one[part]
-        if item is not wanted and (item["version"], item["epoch"]) == (wanted["version"], wanted["epoch"])
-    ]
-    return [wanted, *found]
+def _add_joint(variant: dict[str, Any], joint: Mapping[str, Any]) -> None:
+    """What the judge over all gateways knows of a variant, if it is of the same epoch."""
+    if joint.get("epoch") != variant["epoch"]:
+        return
+    variant["over_gateways"] = {name: joint[name] for name in ("sources", "evidence") if name in joint}
+    for name in ("alarm", "would_have_flipped"):
+        if name in variant and not variant[name]:
+            variant[name] = joint.get(name, "")
 
 
-def _arm(arms: Sequence[Facts], merged: Mapping[str, Any]) -> dict[str, Any]:
+def _arm(arms: Sequence[Facts], merged: Mapping[str, Any], totals: Totals | None) -> dict[str, Any]:
     worst = _worst(arms)
     plain: dict[str, Any] = {
         **{name: arms[0][name] for name in ("version", "role", "weight_ppm", "epoch")},
         **{name: worst[name] for name in ("state", "reason", "note")},
-        "counters": _sum(arm["counters"] for arm in arms),
-        "latency": _latency(arms),
+        "counters": _counters(arms, totals),
+        "latency": _latency([arm["cells"] for arm in arms] if totals is None else [_cells(arms[0], totals)]),
     }
     if "instances" in arms[0]:
         plain["instances"] = _instances(arms)
@@ -87,6 +98,8 @@ def _arm(arms: Sequence[Facts], merged: Mapping[str, Any]) -> dict[str, Any]:
             "lowered": any(arm["lowered"] for arm in arms),
             **{name: _first([*arms, merged], name) for name in ("alarm", "would_have_flipped")},
         }
+    if contracts := [arm["contract"] for arm in arms if arm.get("contract")]:
+        plain["contract"] = min(contracts, key=lambda contract: VERDICTS_WORST_FIRST.index(contract["verdict"]))
     if merged and len(arms) > 1:
         plain["merged"] = merged["evidence"]
     return plain
@@ -124,10 +137,24 @@ def _sum(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def _latency(arms: Sequence[Facts]) -> dict[str, Any]:
+def _counters(arms: Sequence[Facts], totals: Totals | None) -> dict[str, Any]:
+    """Counts over workers, or over gateways; what is in flight is so here."""
+    here = _sum(arm["counters"] for arm in arms)
+    if totals is None:
+        return here
+    found: dict[str, Any] = {name: {} if isinstance(count, Mapping) else 0 for name, count in here.items()}
+    return _sum([found, totals.get(arms[0]["place"], {}).get("counters", {}), {"in_flight": here["in_flight"]}])
+
+
+def _cells(arm: Facts, totals: Totals) -> Sequence[int]:
+    counts = totals.get(arm["place"], {}).get("cells", {})
+    return [int(counts.get(str(cell), 0)) for cell in range(CELLS)]
+
+
+def _latency(cells: Sequence[Sequence[int]]) -> dict[str, Any]:
     histogram = Histogram()
-    for arm in arms:
-        histogram.add(Histogram(arm["cells"]))
+    for counts in cells:
+        histogram.add(Histogram(counts))
     quantiles = {f"p{q * 100:g}_ms": histogram.quantile(q) for q in QUANTILES}
     return {
         "count": histogram.count,
@@ -169,52 +196,18 @@ def _first(items: Iterable[Mapping[str, Any]], name: str) -> str:
     return next((item[name] for item in items if item.get(name)), "")
 
 
-def _least_idle(items: Sequence[Facts]) -> float | None:
-    return min((item["idle_s"] for item in items if item["idle_s"] is not None), default=None)
-
-
-def _shadow(shadows: Sequence[Facts]) -> dict[str, Any]:
+def _shadow(shadows: Sequence[Facts], totals: Totals | None) -> dict[str, Any]:
     worst, pairs = _worst(shadows), Pairs()
-    for shadow in shadows:
-        pairs.add_counts(shadow["pairs"])
+    counts: Sequence[Facts] = shadows
+    if totals is not None:
+        empty: dict[str, Any] = {name: {} if isinstance(shadows[0][name], Mapping) else 0 for name in COPIES}
+        now = _sum({name: shadow[name] for name in ("waiting", "in_flight")} for shadow in shadows)
+        counts = [{"pairs": {}, **empty, **totals.get(shadows[0]["place"], {}), **now}]
+    for count in counts:
+        pairs.add_counts(count["pairs"])
     return {
         **{name: shadows[0][name] for name in ("version", "sample_ppm", "epoch")},
         **{name: worst[name] for name in ("state", "reason")},
-        **_sum({name: shadow[name] for name in COPIES} for shadow in shadows),
+        **_sum({name: count[name] for name in COPIES} for count in counts),
         **pairs.as_json(),
     }
-
-
-def _warnings(arms: Sequence[Facts], variant: Facts) -> Iterator[str]:
-    """Of one variant: what each worker says of it, and what it became over all of them."""
-    version, worst = variant["version"], _worst(arms)
-    if not worst["is_ready"]:
-        yield f"version {version!r} is not ready: {worst['reason']}"
-    else:
-        for instance in variant.get("instances", ()):
-            if instance["reason"]:
-                yield f"an instance of version {version!r} is not ready: {instance['reason']}"
-    for note in dict.fromkeys(arm["note"] for arm in arms if arm["note"]):
-        yield f"version {version!r} {note}"
-    if variant.get("alarm"):
-        yield f"version {version!r} tripped and was not lowered: {variant['alarm']}"
-    if variant.get("lowered") and variant["weight_ppm"]:
-        yield f"version {version!r} was lowered here and the store does not say so yet"
-    if variant["role"] == "canary" and variant["weight_ppm"] and not variant["lowered"]:
-        idle_s = _least_idle(arms)
-        if idle_s is None:
-            yield f"canary {version!r} has seen no request in this epoch"
-        elif idle_s > IDLE_S:
-            yield f"canary {version!r} has seen no request for {idle_s:.0f} s"
-
-
-def _idle(shadows: Sequence[Facts]) -> Iterator[str]:
-    """A shadow that gets nothing proves nothing."""
-    idle_s = _least_idle(shadows)
-    if not shadows[0]["sample_ppm"] or (idle_s is not None and idle_s <= IDLE_S):
-        return
-    not_sent = _sum(shadow["not_sent"] for shadow in shadows)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in not_sent.items())
-    why = f"; not sent: {reasons}" if reasons else ""
-    since = "in this epoch" if idle_s is None else f"for {idle_s:.0f} s"
-    yield f"shadow {shadows[0]['version']!r} is configured but idle: no copy was sent {since}{why}"

@@ -17,6 +17,7 @@ from typing import Any
 from gateway.backends.base import Reply, State
 from gateway.backends.statistics import Statistics
 from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.infer_heads import InferHead
 from gateway.dataplane.pipeline import Pipeline
 from gateway.settings import Settings
 from loadtests.bench.upstream import MODEL, answer_of, request_body
@@ -79,8 +80,8 @@ def once(pipeline: Pipeline, model: str) -> float:
     begin = clock()
     for n in range(REQUESTS):
         now = time.monotonic()
-        exchange = Exchange(model, BODY, None, "0123456789abcdef", "1.1 turnout", now, now + 30, nothing, None)
-        pipeline.begin(exchange, None, HEADERS[n % len(HEADERS)])
+        head = InferHead((model, None), HEADERS[n % len(HEADERS)], len(BODY), None, 30.0, "1.1 turnout", False)
+        pipeline.begin(Exchange(head, BODY, "0123456789abcdef", nothing, now, now))
     return (clock() - begin) / 1000 / REQUESTS
 
 
@@ -97,8 +98,18 @@ async def measure(folder: Path) -> dict[str, float]:
             arm.slot.backend = Instant()
         for shadow in found.shadows:
             shadow.slot.backend = Instant(hangs=True)
-    counts_nothing: Any = SimpleNamespace(answered=nothing, out_of_time=nothing, left=nothing, unsettled=[])
-    bare = Pipeline(worker.runtime, worker.observer, counts_nothing, worker.mirror, time.monotonic)
+    counts_nothing: Any = SimpleNamespace(
+        answered=nothing, added=nothing, out_of_time=nothing, left=nothing, unsettled=[]
+    )
+    bare = Pipeline(
+        worker.runtime,
+        worker.observer,
+        counts_nothing,
+        worker.mirror,
+        worker.gate,
+        worker.pipeline.budgets,
+        time.monotonic,
+    )
     took: dict[str, list[float]] = {"full": [], "plain": []}
     for _ in range(ROUNDS):
         took["full"].append(once(worker.pipeline, MODEL))

@@ -49,6 +49,17 @@ def nginx(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False
     return Target("nginx", version_of(binary, "-v"), pid, driver(lab, port, asked), port, note)
 
 
+def plain_nginx(lab: Lab, port_behind: int, ready: str, asked: Question) -> Target:
+    """nginx with ``split_clients``, both sides of which are one server."""
+    binary = program("nginx")
+    folder, port = lab.folder("nginx"), free_port()
+    ports = dict.fromkeys(("STABLE_PORT", "CANARY_PORT", "SHADOW_PORT"), port_behind)
+    path = write(folder, "nginx.conf", FOLDER=folder, PORT=port, MIRROR_ON="", MIRROR_LOCATION="", **ports)
+    command = [binary, "-p", str(folder), "-c", str(path), "-e", str(folder / "error.log")]
+    pid = lab.start(command, lab.sut_core, folder, answers(port, ready))
+    return Target("nginx", version_of(binary, "-v"), pid, driver(lab, port, asked), port, rests=False)
+
+
 def haproxy(lab: Lab, upstream: Upstream, asked: Question, *, mirror: bool = False) -> Target:
     """HAProxy with consistent hashing over weighted servers.
 

@@ -91,7 +91,15 @@ def bentoml(lab: Lab, work: Workload) -> Target:
     return _target(lab, "bentoml", pinned_version("bentoml", "bentoml"), pid, port, work, work.json_question())
 
 
-def triton(lab: Lab, work: Workload, *, core: int | None = None, batch: int = 0, rests: bool = True) -> Target:
+def triton(
+    lab: Lab,
+    work: Workload,
+    *,
+    core: int | None = None,
+    batch: int = 0,
+    rests: bool = True,
+    grpc_port: int | None = None,
+) -> Target:
     """tritonserver with the model in its python backend; with ``batch`` its dynamic batcher is on."""
     program("python", "triton")
     packages = next((VENVS / "triton" / "lib").glob("python3.*")) / "site-packages"
@@ -108,7 +116,7 @@ def triton(lab: Lab, work: Workload, *, core: int | None = None, batch: int = 0,
     port = free_port()
     command = [str(server / "bin" / "tritonserver"), "--model-repository", str(folder / "repository")]
     command += ["--backend-directory", str(folder / "backends"), "--allow-gpu-metrics=false"]
-    for service, at in (("http", port), ("grpc", free_port()), ("metrics", free_port())):
+    for service, at in (("http", port), ("grpc", grpc_port or free_port()), ("metrics", free_port())):
         command += [f"--{service}-address", "127.0.0.1", f"--{service}-port", str(at)]
     command += ["--exit-timeout-secs", "2", "--http-thread-count", "1"]
     env = environment(

@@ -196,10 +196,10 @@ class Ratios:
 
     def add_counts(self, counts: Mapping[str, Any]) -> None:
         """Take in another one's."""
-        for cell, count in counts["counts"].items():
+        for cell, count in counts.get("counts", {}).items():
             self._counts[int(cell)] = self._counts.get(int(cell), 0) + count
-        self.slower += counts["slower"]
-        self.faster += counts["faster"]
+        self.slower += counts.get("slower", 0)
+        self.faster += counts.get("faster", 0)
 
     @property
     def count(self) -> int:
@@ -285,15 +285,15 @@ class Pairs:
         }
 
     def add_counts(self, counts: Mapping[str, Any]) -> None:
-        """Take in another one's, in any order."""
+        """Take in another one's, in any order; what is left out there is 0."""
         for name in PAIR_COUNTS:
-            setattr(self, name, getattr(self, name) + counts[name])
-        for mismatch, count in counts["mismatches"].items():
+            setattr(self, name, getattr(self, name) + counts.get(name, 0))
+        for mismatch, count in counts.get("mismatches", {}).items():
             self.mismatches[mismatch] = self.mismatches.get(mismatch, 0) + count
-        for name, totals in counts["outputs"].items():
+        for name, totals in counts.get("outputs", {}).items():
             if name in self.outputs or len(self.outputs) < OUTPUTS_MAX:
                 self.outputs.setdefault(name, OutputTotals()).add_counts(totals)
-        self.ratios.add_counts(counts["ratios"])
+        self.ratios.add_counts(counts.get("ratios", {}))
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers. A pair that one side failed has not agreed; one that both failed says nothing."""

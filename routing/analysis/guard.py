@@ -1,7 +1,7 @@
 """The guard of the data path: one detector for each canary version and epoch, stepped on every outcome."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from routing.analysis.ecusum import C_DEFAULT, fuse_length
 from routing.analysis.objective import FUSE, Objective, Trip
@@ -32,6 +32,15 @@ class KeyCap:
         if len(self._charges) > KEYS_MAX:
             self._charges.popitem(last=False)
         return charges >= CHARGES_PER_KEY
+
+    def as_state(self, keys: int) -> list[list[int]]:
+        """The ``keys`` that were charged last, with their charges, as plain data."""
+        newest = list(self._charges.items())[-keys:]
+        return [[key, charges] for key, charges in newest]
+
+    def restore(self, state: Iterable[Sequence[int]]) -> None:
+        """Go on from what ``as_state`` gave."""
+        self._charges = OrderedDict((int(key), int(charges)) for key, charges in state)
 
 
 class _Watch:
@@ -87,6 +96,7 @@ class Detector:
             if objective.threshold_s is not None
         ]
         self._lowest_s = min((threshold_s for _, threshold_s, _ in self._slow), default=float("inf"))
+        self._watches = [self._errors, *(watch for _, _, watch in self._slow)]
         self._next_ticket = 0
         self.tripped = False
 
@@ -143,14 +153,19 @@ class Detector:
 
     def take(self) -> dict[str, tuple[int, list[int | None]]]:
         """By objective, attempts and the keys of hits since the last call: what a merged detector adds up."""
-        watches = [self._errors, *(watch for _, _, watch in self._slow)]
+        watches = self._watches
         found = {w.objective.name: w.take(self._attempts(w)) for w in watches if w.objective}
         return {name: news for name, news in found.items() if news[0] or news[1]}
+
+    @property
+    def judged(self) -> int:
+        """Attempts that are evidence, of all objectives together."""
+        return sum(self._attempts(watch) for watch in self._watches if watch.objective)
 
     def evidence(self) -> dict[str, object]:
         """What is known now, as plain data for the document."""
         run = self._errors.evidence.now(self._next_ticket).run
-        watches = [self._errors, *(watch for _, _, watch in self._slow)]
+        watches = self._watches
         return {
             "tripped": self.tripped,
             FUSE: {"p0": self._fuse_p0, "run": run, "length": self._fuse, "charged": self._errors.evidence.hits},

@@ -1,6 +1,7 @@
 """The guard on merged counters: siblings on one machine, replicas, and stable's own."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from routing.analysis.objective import Objective, Trip
 
@@ -44,6 +45,17 @@ class MergedDetector:
             if self.evidence(name) >= objective.c:
                 trip = trip or self._trip(objective)
         return trip
+
+    def as_state(self) -> dict[str, Any]:
+        """What another detector of the same objectives goes on from, as plain data."""
+        return {name: [list(odds), self._attempts[name], self._charged[name]] for name, odds in self._odds.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``as_state`` gave; objectives that are not of the same form begin anew."""
+        for name, (odds, attempts, charged) in state.items():
+            if name in self._tests and len(odds) == len(self._odds[name]):
+                self._odds[name] = tuple(map(float, odds))
+                self._attempts[name], self._charged[name] = int(attempts), int(charged)
 
     def evidence(self, name: str) -> float:
         """Odds against the objective, 1 where it is not known."""

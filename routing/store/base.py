@@ -6,6 +6,7 @@ from typing import Protocol
 
 from routing.errors import PositionLost
 from routing.store.history import HistoryEntry
+from routing.store.pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,28 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """News that a route changed. ``position`` resumes a watch right after it."""
+    """News that a route changed. ``position`` resumes a watch right after it.
+
+    Attributes:
+        at_s: When it was written, by the store's own clock; ``None`` where the store does not say.
+    """
 
     position: str
     model: str
     revision: int
+    at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a replica said of itself.
+
+    Attributes:
+        left_s: Time until it counts no more, by the store's own clock; negative when that is over.
+    """
+
+    data: bytes
+    left_s: float
 
 
 class Store(Protocol):
@@ -42,7 +60,12 @@ class Store(Protocol):
     Attributes:
         kind: ``"memory"``, ``"sqlite"`` or ``"redis"``.
         store_id: 32 hex digits made once per contents: a flushed store has another. Valid after ``open``.
+        pool: What gateways on it add up; ``None`` where there is no more than one machine.
     """
+
+    @property
+    def pool(self) -> Pool | None:
+        """What gateways on this store add up, if it is one for several machines."""
 
     @property
     def kind(self) -> str:
@@ -97,15 +120,21 @@ class Store(Protocol):
         A row that somebody broke comes back as an entry of the verb ``UNREADABLE`` that ``verify`` refuses.
         """
 
-    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> None:
+    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> float | None:
         """Say that a replica is alive for ``ttl_s`` seconds from now, and what it says; 0 takes it away.
 
         The time is the store's own, so that the clocks of replicas need not agree. It is not part of the contents:
         no revision, no history, no change.
+
+        Returns:
+            When it was heard, by the clock of ``Change.at_s``; ``None`` where the store does not say.
         """
 
     async def presences(self) -> Mapping[str, bytes]:
         """What every replica said whose time is not over, by replica."""
+
+    async def words(self) -> Mapping[str, Word]:
+        """The same with the time that is left; a store for several machines also tells of those that fell silent."""
 
     async def ping(self) -> str:
         """The store_id now held: a store that was flushed or replaced meanwhile answers another."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from itertools import islice
 
 from routing.errors import PositionLost, StaleRevision, StoreUnavailable
-from routing.store.base import Change, Record, check_step, make_position, sequence_in
+from routing.store.base import Change, Record, Word, check_step, make_position, sequence_in
 from routing.store.bell import Bell
 from routing.store.history import HistoryEntry
 
@@ -22,6 +22,7 @@ class MemoryStore:
     """
 
     kind = "memory"
+    pool = None
 
     def __init__(self, *, kept: int = KEPT_CHANGES) -> None:
         self.store_id = secrets.token_hex(16)
@@ -109,6 +110,11 @@ class MemoryStore:
         now_s = time.monotonic()
         self._presences = {name: held for name, held in self._presences.items() if held[0] > now_s}
         return {name: data for name, (_, data) in sorted(self._presences.items())}
+
+    async def words(self) -> Mapping[str, Word]:
+        """See Store."""
+        alive, now_s = await self.presences(), time.monotonic()
+        return {name: Word(data, self._presences[name][0] - now_s) for name, data in alive.items()}
 
     async def ping(self) -> str:
         """See Store."""

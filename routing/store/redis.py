@@ -15,12 +15,15 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, RedisError, ResponseError
 
 from routing.errors import OutcomeUnknown, PositionLost, StaleRevision, StoreUnavailable
 from routing.store import redis_scripts as scripts
-from routing.store.base import Change, Record, check_step, make_position, sequence_in
+from routing.store.base import Change, Record, Word, check_step, make_position, sequence_in
 from routing.store.history import HistoryEntry, encode, entry_in
+from routing.store.redis_pool import RedisPool
+from routing.store.redis_sentinel import Sentinels
+from routing.store.redis_url import place_in
 
 COMMAND_TIMEOUT_S = 1.0  # one command, from waiting for a connection to the whole reply
 WATCH_BLOCK_S = 1.0  # how long the server holds a watch without news; then the store's identity is checked
@@ -28,6 +31,7 @@ WATCH_BATCH = 500  # changes read at once
 CONNECTIONS = 8  # commands in flight; more wait within their time
 WATCHES = 64  # each holds one connection of its own
 KEPT_CHANGES = 100_000  # length of the change stream, approximately
+PAST_S = 600  # how long a replica is told of that says nothing any more
 VOID_S = 3_600  # how long a given-up attempt is remembered; no command is on its way longer than that
 
 
@@ -35,7 +39,7 @@ class RedisStore:
     """Implements Store on one Redis or Valkey server, 6.2 or later. Use it from one event loop.
 
     Args:
-        url: ``redis://`` or ``rediss://``; settings of timeouts and retries in it are overruled.
+        url: ``redis://``, ``rediss://``, or either with ``+sentinel``.
         command_timeout_s: Bound of one command. A write whose reply is lost takes up to two of them.
         block_s: How long a watch waits at the server.
 
@@ -49,10 +53,12 @@ class RedisStore:
         self, url: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S, block_s: float = WATCH_BLOCK_S
     ) -> None:
         self.store_id = ""
+        self.pool = RedisPool(self._command)
         self._timeout_s = command_timeout_s
         self._block_s = block_s
+        place = place_in(url)
         self._options: dict[str, Any] = {
-            **parse_url(url),
+            **parse_url(place.url),
             "retry": Retry(NoBackoff(), 0),
             "socket_connect_timeout": command_timeout_s,
             "socket_timeout": block_s + 2 * command_timeout_s,
@@ -62,6 +68,10 @@ class RedisStore:
             "timeout": command_timeout_s,
         }
         self._where = f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
+        if place.sentinels:
+            sentinels = Sentinels(place, self._options)
+            self._options |= {"find": sentinels.find, "connection_class": sentinels.connection_class}
+            self._where = f"{place.service} of the Sentinels"
         self._commands: BlockingConnectionPool | None = None
         self._watches: BlockingConnectionPool | None = None
 
@@ -137,7 +147,7 @@ class RedisStore:
                     if fields[b"store"] != store_id.encode() or sequence != seen + 1:
                         raise PositionLost(make_position(store_id, seen))
                     seen = sequence
-                    yield Change(make_position(store_id, seen), fields[b"model"].decode(), int(fields[b"revision"]))
+                    yield _change(make_position(store_id, seen), fields)
 
     async def history(self, model: str, *, limit: int = 1000, until: int | None = None) -> Sequence[HistoryEntry]:
         """See Store."""
@@ -149,16 +159,22 @@ class RedisStore:
         rows = [*zip(flat[::2], flat[1::2], strict=True)]
         return [entry_in(entry, model, int(float(revision))) for entry, revision in reversed(rows)]
 
-    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> None:
+    async def put_presence(self, replica_id: str, data: bytes, ttl_s: float) -> float | None:
         """See Store."""
         ttl_ms = max(0, math.ceil(ttl_s * 1000))
-        await self._command("EVAL", scripts.PUT_PRESENCE, 1, scripts.PRESENCE, replica_id, data, ttl_ms)
+        said = (replica_id, data, ttl_ms, PAST_S * 1000)
+        at_us = await self._command("EVAL", scripts.PUT_PRESENCE, 1, scripts.PRESENCE, *said)
+        return int(at_us) / 1e6 if at_us else None
 
     async def presences(self) -> Mapping[str, bytes]:
         """See Store."""
-        flat = await self._command("EVAL", scripts.PRESENCES, 1, scripts.PRESENCE)
-        said = {name.decode(): data for name, data in zip(flat[::2], flat[1::2], strict=True)}
-        return dict(sorted(said.items()))
+        return {name: word.data for name, word in (await self.words()).items() if word.left_s > 0}
+
+    async def words(self) -> Mapping[str, Word]:
+        """See Store."""
+        flat = await self._command("EVAL", scripts.WORDS, 1, scripts.PRESENCE, PAST_S * 1000)
+        said = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return {name.decode(): Word(data, int(left_ms) / 1000) for name, data, left_ms in sorted(said)}
 
     async def ping(self) -> str:
         """See Store."""
@@ -214,8 +230,12 @@ class RedisStore:
 
     async def _exchange(self, connection: AbstractConnection, timeout_s: float, *args: Any) -> Any:
         async with self._ours(timeout_s, _ReplyLost):
-            await connection.send_command(*args)
-            return await connection.read_response()
+            try:
+                await connection.send_command(*args)
+                return await connection.read_response()
+            except ReadOnlyError:  # it is no master any more: the next connection looks for the one there is
+                await connection.disconnect()
+                raise
 
     @contextlib.asynccontextmanager
     async def _connection(self, pool: BlockingConnectionPool | None) -> AsyncIterator[AbstractConnection]:
@@ -244,6 +264,12 @@ class RedisStore:
 
 class _ReplyLost(StoreUnavailable):
     """A command was sent, and no reply came."""
+
+
+def _change(position: str, fields: Mapping[bytes, bytes]) -> Change:
+    at_us = fields.get(b"at")  # an older release does not say
+    at_s = int(at_us) / 1e6 if at_us else None
+    return Change(position, fields[b"model"].decode(), int(fields[b"revision"]), at_s)
 
 
 def _pack(record: Record) -> bytes:

@@ -5,7 +5,7 @@ All keys share the hash tag ``{turnout}``, so that one script may touch them on 
     {turnout}:meta             hash    layout (version of this page), store_id, sequence (changes so far)
     {turnout}:routes           hash    model -> "REVISION HEAD_SHA256\\n" and the document's bytes
     {turnout}:history:MODEL    zset    score: revision, member: encoded history entry
-    {turnout}:changes          stream  id SEQUENCE-0, fields model, revision, store; dense ids make a gap visible
+    {turnout}:changes          stream  id SEQUENCE-0, fields model, revision, store, at (in us); dense ids show a gap
     {turnout}:void:ATTEMPT     string  an attempt that was given up and must not happen any more; expires
     {turnout}:presence         hash    replica -> "EXPIRES_MS " by the server's clock, and what it says; expires whole
 
@@ -52,9 +52,11 @@ if current ~= ARGV[4] then
   local past = redis.call('ZRANGEBYSCORE', KEYS[3], ARGV[5], ARGV[5])
   return {'stale', current, past[1] or ''}
 end
+local time = redis.call('TIME')
 local sequence = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'sequence', 1))
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[8], sequence .. '-0',
-           'model', ARGV[3], 'revision', ARGV[5], 'store', meta[2])
+           'model', ARGV[3], 'revision', ARGV[5], 'store', meta[2],
+           'at', string.format('%.0f', time[1] * 1000000 + time[2]))
 redis.call('ZADD', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[6])
 return {'done'}
@@ -69,7 +71,8 @@ local past = redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[2], ARGV[2])
 return {held and string.match(held, '^%d+') or '0', past[1] or ''}
 """
 
-# A replica is alive. KEYS presence. ARGV replica, what it says, milliseconds; 0 takes it away.
+# A replica is alive. KEYS presence. ARGV replica, what it says, milliseconds (0 takes it away), milliseconds that it is
+# told of after that. Answers the time in microseconds.
 PUT_PRESENCE = """
 if ARGV[3] == '0' then
   redis.call('HDEL', KEYS[1], ARGV[1])
@@ -78,23 +81,26 @@ end
 local time = redis.call('TIME')
 local expires_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3]
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', expires_ms) .. ARGV[2])
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[3] + ARGV[4])
+return string.format('%.0f', time[1] * 1000000 + time[2])
 """
 
-# Replicas that are alive by the server's clock; forgets the others. KEYS presence.
-PRESENCES = """
+# What replicas said, and how many milliseconds it still counts; forgets those that are silent for too long.
+# KEYS presence. ARGV milliseconds.
+WORDS = """
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local alive = {}
+local words = {}
 local flat = redis.call('HGETALL', KEYS[1])
 for i = 1, #flat, 2 do
   local expires_ms, data = string.match(flat[i + 1], '^(%d+) (.*)$')
-  if expires_ms and tonumber(expires_ms) > now_ms then
-    alive[#alive + 1] = flat[i]
-    alive[#alive + 1] = data
+  if expires_ms and tonumber(expires_ms) > now_ms - ARGV[1] then
+    words[#words + 1] = flat[i]
+    words[#words + 1] = data
+    words[#words + 1] = string.format('%.0f', tonumber(expires_ms) - now_ms)
   else
     redis.call('HDEL', KEYS[1], flat[i])
   end
 end
-return alive
+return words
 """

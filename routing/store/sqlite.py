@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
 from routing.errors import OutcomeUnknown, PositionLost, StaleRevision, StoreUnavailable
-from routing.store.base import Change, Record, check_step, make_position, sequence_in
+from routing.store.base import Change, Record, Word, check_step, make_position, sequence_in
 from routing.store.bell import Bell
 from routing.store.history import HistoryEntry, encode, entry_in
 
@@ -61,6 +61,7 @@ class SqliteStore:
     """
 
     kind = "sqlite"
+    pool = None
 
     def __init__(self, path: str | Path, *, poll_s: float = POLL_S, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.store_id = ""
@@ -148,6 +149,10 @@ class SqliteStore:
         await self._call(self._keep_presence, replica_id, data, ttl_s)
 
     async def presences(self) -> Mapping[str, bytes]:
+        """See Store."""
+        return {name: word.data for name, word in (await self.words()).items()}
+
+    async def words(self) -> Mapping[str, Word]:
         """See Store."""
         return await self._call(self._alive)
 
@@ -276,9 +281,10 @@ class SqliteStore:
                 self._db.execute("DELETE FROM presence WHERE replica_id = ?", (replica_id,))
             self._db.execute("DELETE FROM presence WHERE expires_at <= ?", (time.time(),))
 
-    def _alive(self) -> Mapping[str, bytes]:
-        query = "SELECT replica_id, data FROM presence WHERE expires_at - ? BETWEEN 0 AND ttl_s ORDER BY replica_id"
-        return dict(self._db.execute(query, (time.time(),)).fetchall())
+    def _alive(self) -> Mapping[str, Word]:
+        query = "SELECT replica_id, data, expires_at - ?1 AS left_s FROM presence WHERE left_s BETWEEN 0 AND ttl_s"
+        rows = self._db.execute(query + " ORDER BY replica_id", (time.time(),)).fetchall()
+        return {name: Word(data, left_s) for name, data, left_s in rows}
 
     def _sentence(self, error: Exception) -> str:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

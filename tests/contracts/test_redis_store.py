@@ -313,3 +313,39 @@ def test_many_callers_share_few_connections(server: RedisServer) -> None:
             assert connected <= redis_store.CONNECTIONS + 1
 
     asyncio.run(scenario())
+
+
+def test_a_change_and_a_word_have_their_time_by_one_clock(shared_server: RedisServer) -> None:
+    async def scenario() -> None:
+        shared_server.flush()
+        store = RedisStore(shared_server.url)
+        async with opened(store):
+            async with aclosing(store.watch(await store.position())) as changes:
+                await put(store, "m", b"one")
+                (change,) = await take(changes, 1)
+            heard_s = await store.put_presence("a", b"{}", 60)
+            assert change.at_s is not None
+            assert heard_s is not None
+            assert 0 < heard_s - change.at_s < BOUND_S
+
+    asyncio.run(scenario())
+
+
+def test_a_replica_that_falls_silent_is_told_of_for_a_while_and_waited_for_no_more(shared_server: RedisServer) -> None:
+    async def scenario() -> None:
+        shared_server.flush()
+        store = RedisStore(shared_server.url)
+        async with opened(store):
+            await store.put_presence("a", b"1", 60)
+            await store.put_presence("b", b"2", 0.02)
+            await asyncio.sleep(0.05)
+            words = await store.words()
+            assert [(name, word.data, word.left_s > 0) for name, word in words.items()] == [
+                ("a", b"1", True),
+                ("b", b"2", False),
+            ]
+            assert await store.presences() == {"a": b"1"}
+            await store.put_presence("b", b"", 0)
+            assert list(await store.words()) == ["a"]
+
+    asyncio.run(scenario())

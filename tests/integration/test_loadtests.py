@@ -200,3 +200,22 @@ def test_a_result_knows_what_was_broken() -> None:
     result = Result("any", [at_most("p99", 50, 49.9, " ms"), none_of("client errors", ["one"])], samples=[sample()])
     assert [promise.name for promise in result.broken] == ["client errors"]
     assert result.promises[0].measured == "49.9 ms"
+
+
+def test_edits_serve_on_three_gateways_none_lost_and_none_out_of_order(tmp_path: Path) -> None:
+    done = run_scenario("convergence", "--edits", "40", "--json", str(tmp_path / "raw.json"))
+
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    broken = [promise["name"] for promise in raw["promises"] if not promise["kept"]]
+    assert not [name for name in broken if "until all serve it" not in name], done.stdout + done.stderr
+    assert raw["figures"]["edits"] == len(raw["figures"]["from the write, all ms"]) == 40
+    assert raw["figures"]["from the write p99 ms"] < 1000, "a busy machine is slow, not stuck"
+
+
+def test_clients_notice_nothing_of_a_frozen_redis_and_no_count_is_lost(tmp_path: Path) -> None:
+    done = run_scenario("redis-frozen", "--seconds", "4", "--rate", "60", "--json", str(tmp_path / "raw.json"))
+
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    broken = [promise["name"] for promise in raw["promises"] if not promise["kept"]]
+    assert not [name for name in broken if not name.startswith(("p99", "from the thaw"))], done.stdout + done.stderr
+    assert raw["figures"]["converged_after_thaw_s"] < 5

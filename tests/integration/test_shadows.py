@@ -201,7 +201,8 @@ def test_side_effects_large_bodies_and_a_dead_shadow_are_not_copied(
     large.storm(2)
     found = large.settled(2)
     assert found["not_sent"] == {"not_ready": 2}
-    assert any("configured but idle" in warning and "2 not_ready" in warning for warning in large.status()["warnings"])
+    (told,) = [warning for warning in large.status()["warnings"] if "'3'" in warning]
+    assert told.startswith("version '3' is not ready: http://127.0.0.1:9 refused connections")
 
 
 def test_each_shadow_has_its_own_sample(gateway: GatewayProcess, backends: tuple[FaultBackend, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A real Triton behind a real gateway. Skipped where ``tritonserver`` is not on PATH: nothing is fetched for it."""
+"""A real Triton behind a real gateway."""
 
 import json
 import struct
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.gateway_process import GatewayProcess, eventually
-from tests.triton_server import TRITON, TritonServer
+from tests.triton_server import TritonServer, missing
 
-pytestmark = pytest.mark.skipif(TRITON is None, reason="tritonserver is not on PATH")
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 ROW = [1.0, 2.0, 3.0, 4.5]
 REQUEST = {"id": "seven", "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": ROW}]}
@@ -40,7 +40,9 @@ def test_triton_answers_as_the_version_that_was_asked_in_json_and_binary(tmp_pat
             assert (plain["id"], plain["model_name"], plain["model_version"]) == ("seven", "credit", served)
             assert plain["outputs"][0]["data"] == [factor * x for x in ROW]
         tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
-        head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+        head = json.dumps(
+            {"inputs": [tensor], "outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
+        ).encode()
         body = head + struct.pack("<4f", *ROW)
         headers = {"inference_header_content_length": str(len(head))}
         answer = client.infer("credit", body, version="four", **headers)

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from routing.codec import as_json, decode, encode, lowered_as_in
-from routing.document import DeletedRoute, RouteDocument
+from routing.document import DeletedRoute, Override, RouteDocument
 from routing.edit import Delete, Flip, Lower, Release, Replace, next_document
 from routing.errors import (
     InvalidDocument,
@@ -180,3 +180,33 @@ def test_a_newer_schema_is_refused_but_its_weights_and_latches_apply() -> None:
 def test_what_is_no_document_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidDocument):
         decode(data)
+
+
+OVERRIDE = Override(at="", actor="olga", reason="known", breaks=("input 'x' is FP64, stable's is FP32",))
+
+
+def test_an_override_stays_with_the_version_through_edits_flips_and_releases() -> None:
+    current = after(document(), Replace(route(), {"2": OVERRIDE}))
+    assert (current.revision, current.epoch) == (2, {"1": 1, "2": 1}), "an override alone is a revision"
+    assert next_document(current, Replace(route(), {"2": OVERRIDE}), CHANGE_ID) is None
+    for change in (Replace(route(on_failure="pass")), lower(), Release("credit", None, "fixed")):
+        current = after(current, change)
+        assert current.guard.overridden == {"2": OVERRIDE}
+        assert decode(encode(current)) == current
+    assert current.guard.latched == {}
+
+
+def test_an_override_goes_with_the_version_its_backend_and_the_route() -> None:
+    accepted = after(document(), Replace(route(), {"2": OVERRIDE}))
+    assert after(accepted, Replace(route(weights={"1": 100}))).guard.overridden == {}
+    assert after(accepted, Replace(route(backends={"2": {"kind": "onnx", "threads": 2}}))).guard.overridden == {}
+    gone = next_document(accepted, Delete("credit"), CHANGE_ID)
+    assert gone is not None
+    assert gone.guard.overridden == {}
+    assert "overridden" not in as_json(gone)["guard"]
+
+
+def test_an_override_does_not_get_a_latched_version_weight() -> None:
+    flipped = after(document(), lower())
+    with pytest.raises(VersionLatched):
+        next_document(flipped, Replace(route(), {"2": OVERRIDE}), CHANGE_ID)

@@ -21,6 +21,7 @@ ROWS: Mapping[str, Callable[[], Contest]] = {
     "sentiment": models.sentiment,
     "triton-front": triton.triton_front(models.credit),
     "triton-front-small": triton.triton_front(models.small_trees),
+    "triton-proxy": triton.triton_proxy(models.small_trees),
     "latency-400": latency.latency,
     "many-models": scale.many_models,
     "pipeline-cost": pipeline.pipeline_cost,

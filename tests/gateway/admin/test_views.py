@@ -23,7 +23,16 @@ def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
             "latched": [],
             "applied_revision": 1,
             "versions": {"1": {"state": "ready"}},
-            "replicas": [{"name": "a", "applied_revision": 1, "refused_revision": None}],
+            "replicas": [
+                {
+                    "name": "a",
+                    "applied_revision": 1,
+                    "refused_revision": None,
+                    "unready": {},
+                    "state": "serves",
+                    "age_s": None,
+                }
+            ],
         }
         answer = await plane.ask("GET", "/routes/new/status")
         assert answer.json()["applied_revision"] is None

@@ -14,7 +14,7 @@ import gateway.backends
 from gateway.backends.base import Reply, State
 from gateway.backends.connections import Connections
 from gateway.backends.http import HttpBackend
-from gateway.backends.instance import Bounds
+from gateway.backends.transport import Bounds
 from tests.faults import FaultBackend
 
 BACKENDS = Path(gateway.backends.__file__).parent
@@ -45,12 +45,17 @@ def run(scenario: Coroutine[Any, Any, None], loop: str = "uvloop") -> None:
 
 
 @asynccontextmanager
-async def backend(*urls: str, on_state: Callable[[], None] | None = None, **options: Any) -> AsyncIterator[HttpBackend]:
+async def backend(
+    *urls: str,
+    on_state: Callable[[], None] | None = None,
+    on_ejected: Callable[[], None] | None = None,
+    **options: Any,
+) -> AsyncIterator[HttpBackend]:
     """Open while the test uses it; names and bounds are options."""
     names = {"model": "credit", "version": "1", "public_model": "credit", "public_version": "v7"}
     names |= {name: options.pop(name) for name in (*names, "holds_to_version") if name in options}
     bounds = Bounds(**{"probe_interval_s": 0.02} | options)
-    made = HttpBackend(urls, **names, bounds=bounds, on_state=on_state)
+    made = HttpBackend(urls, **names, bounds=bounds, on_state=on_state, on_ejected=on_ejected)
     await made.open()
     try:
         yield made

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -90,3 +91,12 @@ def test_the_quick_way_is_taken_only_where_it_gives_the_very_same(tmp_path: Path
         other.prepare(other.blank())
         assert other._quick_run is None
         assert np.array_equal(other.run(["y"], {"x": np.ones((1, 2), np.float32)})[0], [[2.0, 2.0]])
+
+
+def test_labels_of_an_output_come_from_the_properties_of_the_file(tmp_path: Path) -> None:
+    file = doubled(tmp_path / "a")
+    model = onnx.load(file)
+    onnx.helper.set_model_props(model, {"labels.y": '["no", "yes"]', "labels.z": '["a"]', "author": "ada"})
+    onnx.save(model, file)
+    (promised,) = OnnxSession(file, device="cpu", threads=1).signature.outputs
+    assert promised.labels == ("no", "yes")

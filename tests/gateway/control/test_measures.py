@@ -3,7 +3,8 @@
 import orjson
 import pytest
 
-from gateway.control.measures import Measures, latches
+from gateway.control.measures import WRITTEN_MAX, Measures, latches
+from gateway.metrics.totals import Buckets
 
 
 def document(**latched: object) -> bytes:
@@ -52,3 +53,20 @@ def test_the_lag_is_that_of_the_last_change_or_of_one_that_waits() -> None:
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"guard": 1}', b'{"guard": {"latched": []}}', b"\xff"])
 def test_what_cannot_be_read_has_no_latches(data: bytes) -> None:
     assert latches(data) == {}
+
+
+def test_convergence_is_between_the_write_and_the_word_of_serving_it_by_one_clock() -> None:
+    measures = Measures(lambda: 0.0)
+    measures.written("credit", 2, 1000.0)
+    measures.written("credit", 3, 1000.5)
+    measures.heard({"credit": 1}, 1000.6)
+    measures.heard({"credit": 2, "other": 9}, 1001.0)
+    measures.heard({"credit": 3}, 999.0)
+    measures.heard({"credit": 3}, 1002.0)
+    samples = measures.samples(is_reachable=True, is_stale=False, refused=0, unsent=0)
+    buckets = samples["turnout_convergence_seconds"][()]
+    assert isinstance(buckets, Buckets)
+    assert (buckets.counts[-1], buckets.sum_s) == (1, 1.0), "a clock that was set back says nothing"
+    for revision in range(10, 10 + 2 * WRITTEN_MAX):
+        measures.written("busy", revision, 0.0)
+    assert min(measures._written["busy"]) == 10 + WRITTEN_MAX

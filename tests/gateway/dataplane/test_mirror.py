@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from gateway.backends.base import Reply, State
 from gateway.backends.registry import BackendKey, Slot
+from gateway.dataplane.admission import Gate
 from gateway.dataplane.comparison import Pair
 from gateway.dataplane.copies import COPY_BYTES
-from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.exchange import PIN, SEQUENCE, Exchange
+from gateway.dataplane.infer_heads import InferHead
 from gateway.dataplane.mirror import CONCURRENT_COPIES, GIVEN_UP_A_SWEEP, Mirror
 from gateway.errors import BadRequest
 from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
@@ -82,11 +84,13 @@ class Rig:
         self.now_s = 100.0
         self.due: list[Callable[[], None]] = []
         self.comparison = Compares()
+        self.gate = Gate(4)
         self.mirror = Mirror(
             self.comparison,  # type: ignore[arg-type]
             lambda: self.now_s,
             lambda _, turn: self.due.append(turn),
             max_bytes,
+            self.gate,
             Random(1),
         )
         stored = document(route(shadows=list(shadows), **parts))
@@ -95,7 +99,13 @@ class Rig:
             CompiledShadow(stored, shadow, self._slot(shadow, backend), ShadowEvidence(1, ("1", ONNX_DEFAULT)))
             for shadow, backend in zip(stored.route.shadows, self.backends, strict=True)
         ]
-        self.route = SimpleNamespace(shadows=self.shadows, stable=STABLE, side_effects=stored.route.side_effects)
+        self.route = SimpleNamespace(
+            shadows=self.shadows,
+            stable=STABLE,
+            side_effects=stored.route.side_effects,
+            plan=object(),
+            key_sources=[(False, b"key")],
+        )
 
     @staticmethod
     def _slot(shadow: Shadow, backend: Backend) -> Slot:
@@ -109,22 +119,22 @@ class Rig:
     def evidence(self) -> ShadowEvidence:
         return self.shadows[0].evidence
 
-    def offer(self, body: bytes = b"{}", *, arm: Any = STABLE, reply: Reply | None = None, **state: Any) -> Exchange:
-        exchange = Exchange(
-            "credit",
-            body,
-            header_length=None,
-            request_id="r",
-            via="1.1 test",
-            started_s=self.now_s,
-            deadline_s=self.now_s + 30,
-            deliver=lambda _: None,
-            on_old=None,
-        )
-        exchange.route, exchange.arm, exchange.latency_s = self.route, arm, 0.010  # type: ignore[assignment]
+    def offer(
+        self,
+        body: bytes = b"{}",
+        *,
+        arm: Any = STABLE,
+        reply: Reply | None = None,
+        key: bytes | None = None,
+        **state: Any,
+    ) -> Exchange:
+        headers = {} if key is None else {b"key": key}
+        head = InferHead(("credit", None), headers, len(body), None, 30.0, "1.1 test", False)
+        exchange = Exchange(head, body, "r", lambda *_: None, self.now_s, self.now_s)  # type: ignore[arg-type]
+        exchange.route, exchange.arm = self.route, arm  # type: ignore[assignment]
         for name, value in state.items():
             setattr(exchange, name, value)
-        self.mirror.offer(exchange, reply or Reply(Kind.OK, 200, GOOD))
+        self.mirror.offer(exchange, reply or Reply(Kind.OK, 200, GOOD), 0.010)
         return exchange
 
     def turn(self) -> None:
@@ -249,7 +259,7 @@ def test_whatever_happens_offered_is_sent_or_dropped_or_waiting_and_within_the_b
 
 
 @pytest.mark.parametrize(
-    ("state", "reason"), [({"is_pinned": True}, "pinned"), ({"in_sequence": True}, "sequence"), ({}, "side_effects")]
+    ("state", "reason"), [({"choice": PIN}, "pinned"), ({"choice": SEQUENCE}, "sequence"), ({}, "side_effects")]
 )
 def test_pins_sequences_and_side_effects_are_never_copied(state: dict[str, Any], reason: str) -> None:
     rig = Rig(side_effects=reason == "side_effects")
@@ -291,6 +301,21 @@ def test_a_full_queue_drops_the_copy_and_leaves_room_for_another_shadow() -> Non
     rig.offer(b"x" * (1024 - len(GOOD)))
     assert rig.shadows[1].evidence.waiting == 1
     rig.check_sums()
+
+
+def test_copies_are_the_first_to_go_when_too_much_is_in_work() -> None:
+    rig = Rig()
+    rig.gate.in_hand = 2  # half of what there may be
+    rig.offer()
+    rig.gate.in_hand = 3
+    rig.offer()
+    rig.gate.in_hand, rig.gate.is_late = 1, True
+    rig.offer()
+    assert (rig.evidence.offered, rig.evidence.not_sent) == (3, {"overload": 2})
+    rig.gate.is_late = False
+    rig.offer()
+    rig.run()
+    assert len(rig.backend.sent) == 2
 
 
 def test_a_hanging_shadow_has_a_fixed_number_of_copies_and_the_rest_expires() -> None:

@@ -25,6 +25,9 @@ def facts(*latencies_s: float, odds: float = 1.0, revision: int = 3, **canary: A
         "counters": {"drawn": 10, "in_flight": 1, "outcomes": {"ok": 9, "error": 1}},
         "cells": histogram.as_counts(),
         "idle_s": None,
+        "age_s": 1000.0,
+        "unjudged_s": 0.0,
+        "contract": None,
         "lowered": False,
         "alarm": "",
         "would_have_flipped": "",
@@ -34,7 +37,13 @@ def facts(*latencies_s: float, odds: float = 1.0, revision: int = 3, **canary: A
             "objectives": {"errors": watch},
         },
     }
-    return {"model": "credit", "revision": revision, "variants": [arm | canary], "shadows": [], "idle": ["idle"]}
+    return {
+        "model": "credit",
+        "revision": revision,
+        "variants": [arm | canary],
+        "shadows": [],
+        "idle": [("guard_idle", "", "idle")],
+    }
 
 
 def test_one_worker_is_what_it_says() -> None:
@@ -52,7 +61,7 @@ def test_counts_add_up_and_evidence_is_the_strongest() -> None:
     assert variant["latency"]["p50_ms"] >= 400
     assert (variant["guard"]["objectives"]["errors"]["odds"], variant["merged"]) == (40.0, {"errors": 900.0})
     assert variant["guard"]["objectives"]["errors"]["attempts"] == 20
-    assert whole["warnings"] == ["canary '2' has seen no request in this epoch", "idle"]
+    assert whole["warnings"] == ["canary '2' is configured but idle: it has seen no request for 1000 s", "idle"]
 
 
 def test_a_version_is_as_ready_as_where_it_is_least_so() -> None:

@@ -28,7 +28,14 @@ def test_three_slashes_are_relative_and_four_absolute(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://localhost", "redis://:pw@h:1/3", "rediss://u:p@[::1]:6380/0?ssl_cert_reqs=required", "redis://h/"],
+    [
+        "redis+sentinel://a:1,b/primary",
+        "rediss+sentinel://u:p@[::1]:26379,b:2/primary/3?ssl_ca_certs=ca.pem&sentinel_password=x",
+        "redis://localhost",
+        "redis://:pw@h:1/3",
+        "rediss://u:p@[::1]:6380/0?ssl_cert_reqs=required",
+        "redis://h/",
+    ],
 )
 def test_redis(url: str) -> None:
     assert isinstance(store_from_url(url), RedisStore)
@@ -54,6 +61,12 @@ def test_redis(url: str) -> None:
         "redis://h/0#x",
         "redis://h/0?socket_timeout=99",
         "redis://h/0?retry_on_timeout=yes",
+        "redis+sentinel://a:1,b:2",
+        "redis+sentinel://u:secret@a:1,b:x/primary",
+        "redis+sentinel://a:1,,b:2/primary",
+        "redis+sentinel://a:1/primary/db",
+        "redis+sentinel://a:1/primary?timeout=3",
+        "redis://a:1/0?sentinel_password=secret",
         "unix:///tmp/redis.sock",
         "postgres://u:secret@h/db",
     ],

@@ -1,0 +1,136 @@
+"""Brings what the workers have seen and counted to the store that gateways share, each piece exactly once."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from itertools import islice
+
+import orjson
+
+from gateway.control.messages import Count, Counted, Summed
+from routing.analysis.guard import FRESH_MAX
+from routing.errors import StoreUnavailable
+from routing.store import Flush, Pool, Sums
+
+log = logging.getLogger("turnout.collector")
+
+FLUSH_S = 0.1  # from the first news to the flush that brings them
+RETRY_MAX_S = 1.0
+ROWS_A_FLUSH = 500  # of evidence and of totals each; more go with the next
+WAITING_MAX = 10_000  # rows of each kind that wait while the store is away; news of further ones are dropped
+
+Row = tuple[str, str, int, bool]
+Numbers = dict[str, int | float]
+
+
+class Collector:
+    """Adds up what comes and flushes it, when there is something, ``FLUSH_S`` after the first of it came.
+
+    A flush has a number, and the store takes each number of a gateway once. The next one is made when the one before
+    is known to be taken, so a flush may be sent again as often as it takes. What comes meanwhile is added up.
+
+    Args:
+        pool: Where gateways add up.
+        replica_id: Name that no other process ever has.
+
+    Attributes:
+        flushed: Flushes that were taken in.
+        repeated: Times that one was sent again.
+        dropped: Rows of news that found no room.
+    """
+
+    def __init__(self, pool: Pool, replica_id: str) -> None:
+        self._pool = pool
+        self._replica_id = replica_id
+        self._evidence: dict[Row, tuple[bool, dict[str, tuple[int, list[int | None]]]]] = {}
+        self._totals: dict[str, tuple[Numbers, Numbers]] = {}
+        self._in_doubt: Flush | None = None
+        self._sequence = 0
+        self._news = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self.flushed = self.repeated = self.dropped = 0
+
+    def hear(self, message: Counted) -> None:
+        """Evidence of a worker, for the judge over all gateways."""
+        for count in message.counts:
+            row = (count.model, count.version, count.epoch, count.is_stable)
+            if row not in self._evidence and len(self._evidence) >= WAITING_MAX:
+                self.dropped += 1
+                continue
+            _, deltas = self._evidence.get(row, (True, {}))
+            for name, (attempts, keys) in count.deltas.items():
+                before, fresh = deltas.get(name, (0, []))
+                deltas[name] = (before + attempts, [*fresh, *keys][:FRESH_MAX])
+            self._evidence[row] = (count.stable_is_ready, deltas)
+        self._news.set()
+
+    def add(self, message: Summed) -> None:
+        """Counts of a worker, for the totals."""
+        for place, added, largest in message.sums:
+            if place not in self._totals and len(self._totals) >= WAITING_MAX:
+                self.dropped += 1
+                continue
+            sums, most = self._totals.setdefault(place, ({}, {}))
+            for name, number in added.items():
+                sums[name] = sums.get(name, 0) + number
+            for name, number in largest.items():
+                most[name] = max(most.get(name, number), number)
+        self._news.set()
+
+    async def keep(self) -> None:
+        """Flush for ever."""
+        wait_s = FLUSH_S
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(wait_s)
+            try:
+                await self.flush()
+                wait_s = FLUSH_S
+            except StoreUnavailable:
+                wait_s = min(wait_s * 2, RETRY_MAX_S)
+            except Exception:  # the top of a task that must not end
+                log.exception("a flush broke")
+                wait_s = RETRY_MAX_S
+
+    async def flush(self) -> None:
+        """Bring what there is now.
+
+        Raises:
+            StoreUnavailable: What was not brought is kept.
+        """
+        async with self._turn:
+            if self._in_doubt is not None:
+                self.repeated += 1
+                await self._send(self._in_doubt)
+            if self._evidence or self._totals:
+                self._sequence += 1
+                self._in_doubt = self._made()
+                await self._send(self._in_doubt)
+            if not self._evidence and not self._totals:
+                self._news.clear()
+
+    async def _send(self, flush: Flush) -> None:
+        await self._pool.flush(flush)
+        self._in_doubt = None
+        self.flushed += 1
+
+    def _made(self) -> Flush:
+        rows = list(islice(self._evidence, ROWS_A_FLUSH))
+        evidence = [[*row, *self._evidence.pop(row)] for row in rows]
+        places = list(islice(self._totals, ROWS_A_FLUSH))
+        totals = tuple(Sums(place, *self._totals.pop(place)) for place in places)
+        return Flush(self._replica_id, self._sequence, orjson.dumps(evidence) if evidence else b"", totals)
+
+
+def counted(evidence: bytes) -> Counted:
+    """What ``Collector`` made of the words of its workers; rows of another release are left out."""
+    return Counted(tuple(_counts(evidence)))
+
+
+def _counts(evidence: bytes) -> Iterator[Count]:
+    try:
+        for model, version, epoch, is_stable, is_ready, deltas in orjson.loads(evidence):
+            plain = {name: (int(attempts), list(keys)) for name, (attempts, keys) in deltas.items()}
+            yield Count(str(model), str(version), int(epoch), bool(is_stable), bool(is_ready), plain)
+    except (ValueError, TypeError, AttributeError):
+        log.warning("evidence of another gateway cannot be read")

@@ -1,0 +1,105 @@
+"""What is known of one version in one epoch from several sources: workers of a gateway, or gateways on a store."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.control.messages import Count
+from gateway.runtime.promises import slo_objectives
+from routing.analysis.guard import KeyCap
+from routing.analysis.merged import MergedDetector
+from routing.analysis.objective import Trip
+from routing.document import RouteDocument
+
+KEYS_KEPT = 256  # of an objective, that who goes on from here remembers the charges of
+
+
+class Pooled:
+    """Evidence of one version, added up, and the detector that is stepped on the sums.
+
+    Attributes:
+        sources: Who has seen some of it.
+        is_lowered: It gets no draws any more.
+        alarm: Why a trip was not acted on; else empty.
+        would_have_flipped: What a guard that does not act would have done; else empty.
+    """
+
+    def __init__(self, document: RouteDocument, epoch: int, *, is_stable: bool) -> None:
+        self._objectives = slo_objectives(document.route.slo)
+        self._caps: dict[str, KeyCap] = {}
+        self._pending: dict[str, tuple[int, int]] = {}
+        self.epoch = epoch
+        self.is_stable = is_stable
+        self.detector = MergedDetector(self._objectives)
+        self.attempts: dict[str, int] = {}
+        self.hits: dict[str, int] = {}
+        self.sources: set[str] = set()
+        self.is_lowered = False
+        self.alarm = ""
+        self.would_have_flipped = ""
+
+    def add(self, source: str, count: Count) -> None:
+        """Take in what one source saw. Two hits of one key are evidence, wherever they were seen."""
+        self.sources.add(source)
+        for name, (attempts, keys) in count.deltas.items():
+            cap = self._caps.setdefault(name, KeyCap())
+            hits = sum(not cap.is_spent(key) for key in keys)
+            before = self._pending.get(name, (0, 0))
+            self._pending[name] = (before[0] + attempts, before[1] + hits)
+            self.attempts[name] = self.attempts.get(name, 0) + attempts
+            self.hits[name] = self.hits.get(name, 0) + hits
+
+    def step(self) -> Trip | None:
+        """Step the detector on what came since the last step."""
+        pending, self._pending = self._pending, {}
+        return self.detector.flush(pending)
+
+    def renew(self) -> None:
+        """Begin anew after an alarm that did not lower the version."""
+        self.detector = MergedDetector(self._objectives)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers by objective."""
+        return {
+            o.name: {
+                "p0": o.p0,
+                "c": o.c,
+                "odds": self.detector.evidence(o.name),
+                "attempts": self.attempts.get(o.name, 0),
+                "charged": self.hits.get(o.name, 0),
+            }
+            for o in self._objectives
+        }
+
+    def as_state(self) -> dict[str, Any]:
+        """All of it but what is pending, as plain data."""
+        return {
+            "epoch": self.epoch,
+            "is_stable": self.is_stable,
+            "detector": self.detector.as_state(),
+            "caps": {name: cap.as_state(KEYS_KEPT) for name, cap in self._caps.items()},
+            "attempts": self.attempts,
+            "hits": self.hits,
+            "sources": sorted(self.sources),
+            "is_lowered": self.is_lowered,
+            "alarm": self.alarm,
+            "would_have_flipped": self.would_have_flipped,
+            "evidence": self.as_json(),
+        }
+
+    @classmethod
+    def from_state(cls, document: RouteDocument, state: Mapping[str, Any]) -> "Pooled":
+        """Go on from what ``as_state`` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: It is none.
+        """
+        found = cls(document, int(state["epoch"]), is_stable=bool(state["is_stable"]))
+        found.detector.restore(state["detector"])
+        for name, keys in state["caps"].items():
+            found._caps[name] = KeyCap()
+            found._caps[name].restore(keys)
+        found.attempts, found.hits = dict(state["attempts"]), dict(state["hits"])
+        found.sources = set(state["sources"])
+        found.is_lowered = bool(state["is_lowered"])
+        found.alarm, found.would_have_flipped = str(state["alarm"]), str(state["would_have_flipped"])
+        return found

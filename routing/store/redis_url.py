@@ -1,0 +1,78 @@
+"""What a Redis URL says: one server, or the Sentinels that know which one it is."""
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+SENTINEL = "+sentinel"
+SENTINEL_PORT = 26_379
+MAX_SENTINELS = 16
+OF_SENTINELS = ("sentinel_username", "sentinel_password")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a store is.
+
+    Attributes:
+        url: ``redis://`` or ``rediss://``; with Sentinels its host is the first of them.
+        sentinels: Host and port of each; none: the URL names the server itself.
+        service: Name that the Sentinels know the server by.
+        username, password: Of the Sentinels, where they ask for any.
+    """
+
+    url: str = field(repr=False)
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def place_in(url: str) -> Place:
+    """Read a URL.
+
+    Raises:
+        ValueError: It is none; the sentence never repeats the URL, which may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, is_sentinel = parts.scheme.removesuffix(SENTINEL), parts.scheme.endswith(SENTINEL)
+        options = dict(parse_qsl(parts.query))
+        _check_options(options, OF_SENTINELS if is_sentinel else ())
+        if is_sentinel:
+            return _with_sentinels(scheme, parts.netloc, parts.path, options)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"the redis URL cannot be read: {error}") from None
+    database = parts.path.removeprefix("/")
+    if not host or parts.fragment or (database and not database.isdigit()):
+        raise ValueError("a redis URL is redis://HOST:PORT/DB, where DB is a number and may be left out")
+    return Place(url)
+
+
+def _check_options(options: dict[str, str], also: tuple[str, ...]) -> None:
+    unknown = sorted(name for name in options if not name.startswith("ssl_") and name not in also)
+    if unknown:
+        raise ValueError(f"it takes only ssl_* options, not {', '.join(unknown)}: timeouts are turnout's own")
+
+
+def _with_sentinels(scheme: str, netloc: str, path: str, options: dict[str, str]) -> Place:
+    credentials, at, hosts = netloc.rpartition("@")
+    sentinels = tuple(_address(host) for host in hosts.split(","))
+    service, _, database = path.removeprefix("/").partition("/")
+    if len(sentinels) > MAX_SENTINELS:
+        raise ValueError(f"it names {len(sentinels)} Sentinels, more than {MAX_SENTINELS}")
+    if not service or (database and not database.isdigit()):
+        raise ValueError("with Sentinels it is redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB")
+    own = urlencode({name: value for name, value in options.items() if name not in OF_SENTINELS})
+    host, port = sentinels[0]
+    shown = f"[{host}]" if ":" in host else host
+    url = urlunsplit((scheme, f"{credentials}{at}{shown}:{port}", f"/{database or 0}", own, ""))
+    name, password = (options.get(option) for option in OF_SENTINELS)
+    return Place(url, sentinels, unquote(service), name, password)
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("a Sentinel is HOST:PORT")
+    return parts.hostname, parts.port or SENTINEL_PORT
