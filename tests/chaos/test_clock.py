@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,17 +14,6 @@ from tests.chaos.rows import Moment, Row
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler: the wall clock cannot be stepped")
 HOUR_S, RATE, PATIENCE = 3600, 80.0, 4.0
-
-
-@pytest.fixture(scope="module")
-def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
-    return Clock(tmp_path_factory.mktemp("clock"))
-
-
-@pytest.fixture(scope="module")
-def fleet(clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with Fleet(tmp_path_factory.mktemp("fleet"), env=clock.env) as found:
-        yield found
 
 
 def test_a_stepped_clock_is_seen_by_a_process_that_has_it(clock: Clock) -> None:

@@ -1,7 +1,5 @@
 """The drills of ``make test``: one fleet, and the part of the table that is marked short."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.chaos.drill import run
@@ -10,12 +8,6 @@ from tests.chaos.rows import ROWS, Row
 
 RATE = 80.0  # requests a second over both replicas; two cores also run ten processes
 PATIENCE = 4.0  # a busy machine is no failure; `make chaos` holds the times themselves
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with Fleet(tmp_path_factory.mktemp("fleet")) as found:
-        yield found
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.short], ids=lambda row: row.name)
