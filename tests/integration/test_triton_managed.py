@@ -1,6 +1,7 @@
 """Models on a real Triton that the gateway loads and unloads."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.triton_server import TritonServer, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
+LEAVING = {"scale": "loaded", "other": "leaving"}
 ROW = [1.0, 2.0, 3.0, 4.0]
 
 
@@ -38,12 +40,12 @@ def route(**backends: dict[str, Any]) -> dict[str, Any]:
     return {"model": "credit", "stable": stable, "variants": variants, "backends": backends}
 
 
-@pytest.mark.parametrize("port", ["url", "grpc_url"])
 def test_what_the_table_names_is_loaded_and_what_it_does_not_name_goes_when_its_last_request_has_left(
-    tmp_path: Path, triton: TritonServer, port: str
+    tmp_path: Path, triton: TritonServer
 ) -> None:
-    at = {"kind": "triton", "url": getattr(triton, port), "manage": True}
-    both = route(one={**at, "model": "scale", "version": "3"}, two={**at, "model": "other", "version": "4"})
+    at = {"kind": "triton", "manage": True}
+    one = {**at, "url": triton.grpc_url, "model": "scale", "version": "3"}
+    both = route(one=one, two={**at, "url": triton.url, "model": "other", "version": "4"})
     settings = {"backends": {"unload_after_s": 0.2}, "server": {"workers": 2}}
     with GatewayProcess(tmp_path / "g", routes=[both], models=None, settings=settings) as gateway:
         eventually(lambda: {v["state"] for v in gateway.status("credit")["variants"]} == {"ready"}, 20)
@@ -58,10 +60,10 @@ def test_what_the_table_names_is_loaded_and_what_it_does_not_name_goes_when_its_
         waiting = threading.Thread(target=wait)
         waiting.start()
         eventually(lambda: gateway.overview()["in_work"] == 1)
-        one = {"variants": [{"version": "one", "weight": 100}], "backends": {"two": None}}
-        assert gateway.edit("credit", one).status == 200
+        alone = {"variants": [{"version": "one", "weight": 100}], "backends": {"two": None}}
+        assert gateway.edit("credit", alone).status == 200
         eventually(lambda: [v["version"] for v in gateway.status("credit")["variants"]] == ["one"])
-        eventually(lambda: [one["state"] for one in gateway.overview()["managed"]] == ["leaving", "loaded"])
+        eventually(lambda: {one["model"]: one["state"] for one in gateway.overview()["managed"]} == LEAVING)
         assert states(triton)["other"] == "READY"  # its last request is in work
         waiting.join()
         assert slow == [200]
@@ -87,6 +89,22 @@ def test_a_model_that_another_route_uses_stays(tmp_path: Path, triton: TritonSer
             eventually(lambda: states(triton)["scale"] != "READY", 2.5)
         with gateway.client() as client:
             assert client.infer("second", request()).status == 200
+
+
+def test_by_grpc_triton_stops_when_the_time_is_up_or_the_client_leaves(tmp_path: Path, triton: TritonServer) -> None:
+    at = {"kind": "triton", "url": triton.grpc_url, "manage": True, "model": "scale", "version": "3"}
+    with GatewayProcess(tmp_path / "g", routes=[route(one=at)], models=None) as gateway:
+        eventually(lambda: gateway.arm("credit", "one")["state"] == "ready", 20)
+        triton.notes.unlink(missing_ok=True)
+        with gateway.client() as client:
+            assert client.infer("credit", request(-20_000.0), x_request_timeout_ms="300").status == 504
+        eventually(lambda: triton.notes.exists() and triton.notes.read_text() == "cancelled\n")
+        with socket.create_connection(("127.0.0.1", gateway.data_port)) as leaving:
+            body = json.dumps(request(-20_000.0)).encode()
+            head = b"POST /v2/models/credit/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+            leaving.sendall(head + body)
+            eventually(lambda: gateway.overview()["in_work"] == 1)
+        eventually(lambda: triton.notes.read_text() == "cancelled\n" * 2)
 
 
 def test_what_cannot_be_loaded_is_said_and_tried_again(tmp_path: Path, triton: TritonServer) -> None:
