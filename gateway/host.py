@@ -203,8 +203,8 @@ class Host:
         if (refusal := self.supervisor.refused.get(model)) is not None:
             plain["refused"] = {"revision": refusal.revision, "problems": _problems(refusal)}
             warnings.append(_refused(refusal).sentence)
-        if not self.supervisor.is_store_reachable:
-            warnings.append(f"the store cannot be reached: {self.supervisor.store_problem}")
+        if not self.supervisor.reach.is_there:
+            warnings.append(f"the store cannot be reached: {self.supervisor.reach.problem}")
         warnings += [*self.keeper.warnings(model), *_unheard(silent)]
         return plain
 
