@@ -9,7 +9,7 @@ from typing import Self
 
 from tests.chaos.background import Background
 from tests.chaos.ledger import Entry, Fate, Ledger
-from tests.chaos.subject import Asked, CreditSubject
+from tests.chaos.subject import Asked, Subject
 from tests.chaos.wire import Wire
 
 CONNECTIONS = 12  # to each replica, in turn; more only while these are busy
@@ -31,7 +31,7 @@ class Client:
         rate: Requests a second, over all.
     """
 
-    def __init__(self, background: Background, ports: Sequence[int], subject: CreditSubject, rate: float) -> None:
+    def __init__(self, background: Background, ports: Sequence[int], subject: Subject, rate: float) -> None:
         self.ledger = Ledger()
         self._background = background
         self._ports = ports

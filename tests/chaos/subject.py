@@ -47,6 +47,15 @@ class Asked:
     row: Any
 
 
+class Subject(Protocol):
+    """What a client asks, and knows the right answer of."""
+
+    def request(self, number: int) -> Asked: ...
+    def judge(
+        self, entry: Entry, asked: Asked, request_id: str, status: int, headers: Mapping[str, str], body: bytes
+    ) -> None: ...
+
+
 class CreditSubject:
     """The demo's credit, whose right answers are written down, and a canary that is arithmetic."""
 
@@ -62,16 +71,23 @@ class CreditSubject:
         self, entry: Entry, asked: Asked, request_id: str, status: int, headers: Mapping[str, str], body: bytes
     ) -> None:
         """Write down what the answer is."""
-        entry.status = status
-        entry.version = headers.get("x-turnout-version", "")
-        entry.attempts = headers.get("x-turnout-attempts", "")
-        entry.revision = int(headers.get("x-turnout-revision", "0"))
-        if status in HONEST:
-            entry.sentence = sentence_of(body)
-            entry.fate = Fate.HONEST if entry.sentence else Fate.WRONG
+        if is_honest_error(entry, status, headers, body):
             return
         entry.sentence = problem_of(MODEL, asked.row, request_id, status, headers, body) or _named(entry.version, body)
         entry.fate = Fate.WRONG if entry.sentence else Fate.RIGHT
+
+
+def is_honest_error(entry: Entry, status: int, headers: Mapping[str, str], body: bytes) -> bool:
+    """Write down what the head says, and whether it is an error that says what it is."""
+    entry.status = status
+    entry.version = headers.get("x-turnout-version", "")
+    entry.attempts = headers.get("x-turnout-attempts", "")
+    entry.revision = int(headers.get("x-turnout-revision", "0"))
+    if status not in HONEST:
+        return False
+    entry.sentence = sentence_of(body)
+    entry.fate = Fate.HONEST if entry.sentence else Fate.WRONG
+    return True
 
 
 def sentence_of(body: bytes) -> str:
