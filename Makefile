@@ -47,8 +47,9 @@ $(TRITON).stamp: requirements/triton.txt | $(VENV)/test.stamp
 	@if $(PIP) --no-deps --only-binary :all: --require-hashes --target $(TRITON) -r $< 2> $(TRITON)/why; then touch $@; \
 	  else echo "Triton could not be installed, its tests will be skipped: $$(tail -n 1 $(TRITON)/why)"; fi
 
+# Two halves at the same time; one alone, or a part: `.venv/bin/python -m pytest tests/routing`.
 test: check test-tools $(TRITON).stamp
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m tests
 
 # Every drill on three replicas, with a line for each; ONLY="redis" for some, ROUNDS=5 for more. `make test` has a short form.
 chaos: $(VENV)/test.stamp
