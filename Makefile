@@ -1,11 +1,12 @@
-# make run | test | test-tools | check | bench | bench-peers | lock
+# make run | test | chaos | test-tools | check | bench | bench-peers | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 1
+ROUNDS ?= 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-tools check bench bench-peers lock clean
+.PHONY: run test chaos test-tools check bench bench-peers lock clean
 
 $(VENV)/run.stamp: requirements/run.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -46,8 +47,13 @@ $(TRITON).stamp: requirements/triton.txt | $(VENV)/test.stamp
 	@if $(PIP) --no-deps --only-binary :all: --require-hashes --target $(TRITON) -r $< 2> $(TRITON)/why; then touch $@; \
 	  else echo "Triton could not be installed, its tests will be skipped: $$(tail -n 1 $(TRITON)/why)"; fi
 
+# Two halves at the same time; one alone, or a part: `.venv/bin/python -m pytest tests/routing`.
 test: check test-tools $(TRITON).stamp
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m tests
+
+# Every drill on three replicas, with a line for each; ONLY="redis" for some, ROUNDS=5 for more. `make test` has a short form.
+chaos: $(VENV)/test.stamp
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) --only "$(ONLY)"
 
 # What the benchmark compares with: Debian's programs (as root), and Python's each in an environment of its own, 1.6 GB.
 BENCH_PEERS := envoy fastapi litserve mlserver bentoml triton

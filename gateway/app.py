@@ -73,7 +73,7 @@ class Worker:
         data_app: ASGI application of the data plane.
         data_door: Protocol class of the data plane's listener.
         connections: Says how many connections of clients are open; the server's.
-        on_serve: Told when the table is complete; ``True``: load what is stable first.
+        on_serve: Told when the table is complete.
         on_drain: Told to end; ``True``: at once.
     """
 
@@ -140,7 +140,7 @@ class Worker:
             self.data_door = fast_lane(keeper, Lane(self.gate, heads, ids, self.pipeline, tally, time.monotonic))
         self.data_app: ASGIApp = self.data_plane.app()
         self.connections: Callable[[], int] = int
-        self.on_serve: Callable[[bool], None] = _unheard
+        self.on_serve: Callable[[], None] = _unheard
         self.on_drain: Callable[[bool], None] = _unheard
         end.on_message = self._receive
 
@@ -152,11 +152,11 @@ class Worker:
         self._end.start()
 
     async def stable_loaded(self, limit_s: float = float("inf")) -> None:
-        """Wait until no stable is being loaded, or the time is over; be ready then."""
+        """Wait until no stable is being loaded, and be ready then; or until the time is over."""
         end_s = time.monotonic() + limit_s
-        while time.monotonic() < end_s and self._is_loading(
-            route.stable.slot for route in self.runtime.current.routes.values()
-        ):
+        while self._is_loading(route.stable.slot for route in self.runtime.current.routes.values()):
+            if time.monotonic() >= end_s:
+                return
             await asyncio.sleep(SETTLE_POLL_S)
         self.data_plane.is_started = True
 
@@ -199,7 +199,7 @@ class Worker:
             case Ask():
                 self._answer(message)
             case Serve():
-                self.on_serve(message.is_late)
+                self.on_serve()
             case Drain():
                 self.on_drain(message.at_once)
             case _:
@@ -257,6 +257,7 @@ class Worker:
             "ready": self.data_plane.is_started and not self.gate.is_draining,
             "in_work": len(self.pipeline.in_work),
             "connections": self.connections(),
+            "tasks": len(asyncio.all_tasks()),
             "mirror_bytes": self.mirror.held_bytes,
             "loop_lag_ms": round(self.observer.lag_s * 1000, 3),
         }
@@ -338,5 +339,5 @@ def model_file(settings: Settings, model: str, version: str) -> Path:
     return (settings.models.dir or Path("models")) / model / version / "model.onnx"
 
 
-def _unheard(_told: bool) -> None:
+def _unheard(*_told: bool) -> None:
     return

@@ -16,7 +16,8 @@ from gateway.errors import CannotStart, InvalidSettings
 from gateway.logs import configure
 from gateway.processes import Spawned
 from gateway.route_files import problems_of_backends, read_seeds
-from gateway.settings import MAX_WORKERS, Settings, load_settings, read_yaml
+from gateway.settings import MAX_WORKERS, Settings
+from gateway.settings_file import load_settings, read_yaml
 from routing.errors import InvalidDocument, Problem
 from routing.parse import parse_route
 

@@ -123,6 +123,8 @@ class Host:
             refusals=self._refusals,
             refused=self._refused,
             metrics_are_open=settings.metrics.open,
+            known=self.supervisor.known,
+            keep=self.supervisor.keep,
             signatures=self.workers.signatures,
             feed=self.feed,
         )
@@ -201,8 +203,8 @@ class Host:
         if (refusal := self.supervisor.refused.get(model)) is not None:
             plain["refused"] = {"revision": refusal.revision, "problems": _problems(refusal)}
             warnings.append(_refused(refusal).sentence)
-        if not self.supervisor.is_store_reachable:
-            warnings.append(f"the store cannot be reached: {self.supervisor.store_problem}")
+        if not self.supervisor.reach.is_there:
+            warnings.append(f"the store cannot be reached: {self.supervisor.reach.problem}")
         warnings += [*self.keeper.warnings(model), *_unheard(silent)]
         return plain
 
@@ -248,6 +250,7 @@ class Host:
             "ready": bool(told) and all(one["ready"] for one in told.values()) and not self.draining.is_set(),
             "draining": self.draining.is_set(),
             "in_work": sum(one["in_work"] for one in told.values()),
+            "tasks": len(asyncio.all_tasks()),
             "mirror_bytes": sum(one["mirror_bytes"] for one in told.values()),
             "loop_lag_ms": max((one["loop_lag_ms"] for one in told.values()), default=0.0),
             "workers": [

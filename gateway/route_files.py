@@ -4,7 +4,8 @@ from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
 from gateway.errors import InvalidSettings
-from gateway.settings import Settings, read_yaml, split_address
+from gateway.settings import Settings, split_address
+from gateway.settings_file import read_yaml
 from routing.errors import InvalidDocument, Problem
 from routing.parse import parse_route
 from routing.table import RemoteSpec, Route

@@ -50,7 +50,6 @@ class WorkerProcess:
         self._block = block
         self._table_is_complete = asyncio.Event()
         self._ending = asyncio.Event()
-        self._is_late = False
         self._listener: Listener | None = None
 
     async def serve(self) -> None:
@@ -86,12 +85,12 @@ class WorkerProcess:
             end.close()
 
     async def _may_serve(self, worker: Worker) -> bool:
-        """Wait for the table; a worker that takes another's place loads what is stable before it takes connections."""
+        """Wait for the table, and load what is stable before any connection is taken, as far as ``SETTLE_S`` allows."""
         waits = [asyncio.ensure_future(event.wait()) for event in (self._table_is_complete, self._ending)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-        if self._is_late and not self._ending.is_set():
+        if not self._ending.is_set():
             await worker.stable_loaded(SETTLE_S)
         return not self._ending.is_set()
 
@@ -103,8 +102,7 @@ class WorkerProcess:
         self._listener.end()
         asyncio.get_running_loop().call_later(self._settings.drain_s, worker.pipeline.give_up)
 
-    def _on_serve(self, is_late: bool) -> None:
-        self._is_late = is_late
+    def _on_serve(self) -> None:
         self._table_is_complete.set()
 
     def _on_drain(self, at_once: bool) -> None:

@@ -15,6 +15,7 @@ class Options:
         on_failure: ``pass`` hands a canary's failures to clients, which breaks promises on purpose.
         both: canary scenarios: spread the traffic over both gateways instead of watching an idle one.
         edits: How many edits edit-latency times.
+        replicas: How many gateways soak and replicas-* start.
     """
 
     seconds: float | None = None
@@ -24,3 +25,4 @@ class Options:
     on_failure: str = "retry_stable"
     both: bool = False
     edits: int = 300
+    replicas: int = 3

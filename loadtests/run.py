@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--on-failure", choices=("retry_stable", "pass"), default="retry_stable", help="of the route")
     parser.add_argument("--both", action="store_true", help="canary-*: spread the traffic over both gateways")
     parser.add_argument("--edits", type=int, default=300, help="edit-latency, convergence: how many")
+    parser.add_argument("--replicas", type=int, default=3, help="soak, replicas-*: how many gateways")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started is ended
     given = vars(parser.parse_args(arguments))
     scenario, path = given.pop("scenario"), given.pop("json")

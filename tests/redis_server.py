@@ -97,6 +97,11 @@ class RedisServer:
         """Delete everything in it."""
         assert self.call(b"FLUSHALL\r\n") == b"+OK\r\n"
 
+    def forget(self) -> None:
+        """Delete what it saved; it must not run."""
+        assert self._process is None
+        shutil.rmtree(Path(self._folder.name) / "appendonlydir", ignore_errors=True)
+
     def call(self, command: bytes) -> bytes:
         """Send one inline command; the start of the reply."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:

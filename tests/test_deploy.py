@@ -10,7 +10,8 @@ import yaml
 
 from gateway.cli import main
 from gateway.route_files import read_seeds
-from gateway.settings import load_settings, split_address
+from gateway.settings import split_address
+from gateway.settings_file import load_settings
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from routing import edit
 from routing.codec import as_json, decode, encode
 from routing.document import Document, RouteDocument, utc
 from routing.edit import next_document
-from routing.errors import InvalidDocument, Problem, RouteNotFound, StaleRevision
+from routing.errors import InvalidDocument, Problem, RouteNotFound, StaleRevision, StoreUnavailable
 from routing.parse import parse_route
 from routing.store import Draft, Record, Store, write
 from routing.table import Route
@@ -23,6 +23,8 @@ log = logging.getLogger("turnout.admin")
 RAISING = frozenset({"put", "patch", "restore"})  # verbs that may give a version more of the traffic
 
 Make = Callable[[Document | None], edit.Change]
+Revision = Callable[[str], int]
+Keep = Callable[[Record], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,15 @@ class Result:
     warnings: tuple[str, ...] = ()
 
 
+def nothing_known(_model: str) -> int:
+    """Of a process that keeps no copy."""
+    return 0
+
+
+async def keep_nothing(_record: Record) -> None:
+    """In a process that keeps no copy."""
+
+
 class Changes:
     """Applies wishes to a store.
 
@@ -72,6 +83,9 @@ class Changes:
         check_route: Problems of a route that only this process can see, such as a host that is not allowed.
         now: Wall clock, seconds since 1970.
         signatures: Tells what workers know of the versions of a model; None: there are none, and no check.
+        known: Newest revision of a route in this replica's copy. A store that holds less has lost something: until that
+            is offered back, whatever is built on the rest would take its place.
+        keep: Takes what was stored into this replica's copy, before anybody is told that it is done.
     """
 
     def __init__(
@@ -80,10 +94,14 @@ class Changes:
         check_route: Callable[[Route], Sequence[Problem]],
         now: Callable[[], float],
         signatures: Signatures | None = None,
+        known: Revision = nothing_known,
+        keep: Keep = keep_nothing,
     ) -> None:
         self._store = store
         self._check_route = check_route
         self._signatures = signatures
+        self._known = known
+        self._keep = keep
         self.now = now
 
     async def apply(self, wish: Wish, make: Make) -> Result:
@@ -99,6 +117,7 @@ class Changes:
 
         def build(record: Record | None) -> Draft | None:
             nonlocal result
+            self._refuse_loss(wish.model, record)
             before = stored(record)
             change, warnings = self._checked(wish, before, make(before), change_id, known)
             after = next_document(before, change, change_id)
@@ -137,7 +156,7 @@ class Changes:
 
     async def _write(self, wish: Wish, build: Callable[[Record | None], Draft | None], change_id: str) -> None:
         try:
-            await write(
+            done = await write(
                 self._store,
                 wish.model,
                 build,
@@ -151,6 +170,16 @@ class Changes:
             if not wish.retries:
                 raise
             raise Overloaded(f"{wish.model!r} is being changed too often right now: try again") from None
+        if done is not None:
+            await self._keep(done)
+
+    def _refuse_loss(self, model: str, record: Record | None) -> None:
+        held, known = record.revision if record else 0, self._known(model)
+        if held < known:
+            raise StoreUnavailable(
+                f"the store has lost revisions of {model!r}: it holds {held}, this replica knows {known} and offers it "
+                "back; nothing was changed"
+            )
 
     def route_from(self, model: str, plain: Any) -> Route:
         """The route in a body for the path of ``model``; the body may leave its name out.

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
 from gateway.admin.audit import AuditEndpoints
 from gateway.admin.auth import METRICS_PATH, Authoriser
-from gateway.admin.changes import Changes
+from gateway.admin.changes import Changes, Keep, Revision, keep_nothing, nothing_known
 from gateway.admin.contracts import Signatures
 from gateway.admin.edge import Edge
 from gateway.admin.events import EventEndpoints
@@ -54,6 +54,8 @@ def admin_app(
     metrics_are_open: bool = False,
     signatures: Signatures | None = None,
     feed: Feed | None = None,
+    known: Revision = nothing_known,
+    keep: Keep = keep_nothing,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -72,9 +74,11 @@ def admin_app(
         metrics_are_open: ``/metrics`` needs no token.
         signatures: Tells what workers know of the versions of a model; None: nothing is held against stable's contract.
         feed: Events; by default those of the store's changes alone.
+        known: See Changes.
+        keep: See Changes.
     """
     refused = Counter() if refused is None else refused
-    changes = Changes(store, check_route, now, signatures)
+    changes = Changes(store, check_route, now, signatures, known, keep)
     draining = draining or asyncio.Event()
     refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)

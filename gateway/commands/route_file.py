@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import InvalidSettings
-from gateway.settings import parse_yaml, read_yaml
+from gateway.settings_file import parse_yaml, read_yaml
 from routing.errors import Problem
 from routing.table import NAME_PATTERN
 

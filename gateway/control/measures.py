@@ -34,7 +34,6 @@ class Measures:
 
     Attributes:
         flips: By model, version and reason, since the start: latches that were not there in the document before.
-        store_losses: How often the store went away.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -45,7 +44,6 @@ class Measures:
         self._written: dict[str, dict[int, float]] = {}
         self._convergence = Histogram()
         self.flips: Counter[Labels] = Counter()
-        self.store_losses = 0
 
     def seen(self, model: str, revision: int, data: bytes) -> None:
         """The store holds this document, and the worker is about to be told."""
@@ -97,7 +95,7 @@ class Measures:
         now_s = self._clock()
         return max((now_s - since_s for _, since_s in self._waiting.values()), default=self._last_lag_s)
 
-    def samples(self, *, is_reachable: bool, is_stale: bool, refused: int, unsent: int) -> Samples:
+    def samples(self, *, is_reachable: bool, is_stale: bool, losses: int, refused: int, unsent: int) -> Samples:
         """As of now."""
         return {
             FLIPS.name: dict(self.flips),
@@ -105,7 +103,7 @@ class Measures:
             CONVERGENCE.name: {(): self._buckets()},
             STORE_REACHABLE.name: {(): int(is_reachable)},
             STALE.name: {(): int(is_stale)},
-            STORE_LOSSES.name: {(): self.store_losses},
+            STORE_LOSSES.name: {(): losses},
             REFUSED_DOCUMENTS.name: {(): refused},
             UNSENT_LOWERS.name: {(): unsent},
         }

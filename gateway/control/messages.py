@@ -148,9 +148,7 @@ class StoreAway:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Down: the table is complete. ``is_late``: others serve already, load what is stable first."""
-
-    is_late: bool = False
+    """Down: the table is complete."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from gateway.control.messages import (
     Up,
 )
 from gateway.control.presence import Presence
+from gateway.control.reach import Reach
 from gateway.control.sharing import Sharing
 from gateway.control.workers import Member, Workers
 from gateway.control.writes import Writes
@@ -66,7 +67,7 @@ class Supervisor:
         stale_after_s: How long the store may be away until that is said.
 
     Attributes:
-        is_store_reachable: As far as the last call could tell.
+        reach: Whether the store is there.
         judge: Judges what all workers saw together.
         unready: By model and version, why stable answers its share here.
         sharing: What is shared with other gateways on the store.
@@ -95,16 +96,11 @@ class Supervisor:
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
         self._is_read = asyncio.Event()
-        self._has_served = False
-        self._stale_after_s = stale_after_s
-        self._away_since_s: float | None = None
-        self._staleness: asyncio.TimerHandle | None = None
         self._is_one_of_several = workers_expected > 1
         self.judge = Judge(self._lowered)
         self.unready: Mapping[str, Mapping[str, str]] = {}
         self.sharing = Sharing(store.pool, replica_id, self._lowered)
-        self.is_store_reachable = False
-        self.store_problem = ""
+        self.reach = Reach(stale_after_s, lambda is_stale: workers.down(StoreAway(is_stale)))
         self._presence = Presence(store, replica_id, self._served)
         self._presence.on_heard = lambda said, at_s: self._measures.heard(said["applied"], at_s)
         workers.on_up = self._hear
@@ -134,7 +130,7 @@ class Supervisor:
                 raise CannotStart(
                     f"the store cannot be reached and there is no disk copy to serve from: {error}"
                 ) from None
-            self._lost(error)
+            self.reach.lost(error)
             log.warning("serving from the disk copy", extra={"routes": len(copied.documents)})
             for model, (revision, data) in copied.documents.items():
                 self._push(model, revision, data)
@@ -151,8 +147,7 @@ class Supervisor:
     async def stop(self) -> None:
         """End the watch and leave the store."""
         self.judge.stop()
-        if self._staleness is not None:
-            self._staleness.cancel()
+        self.reach.stop()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -163,7 +158,7 @@ class Supervisor:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await self._save()
-        if self.is_store_reachable:
+        if self.reach.is_there:
             await self._leave()
         await self._store.close()
 
@@ -173,25 +168,15 @@ class Supervisor:
             await self.sharing.leave()
         await self._presence.leave()
 
-    @property
-    def away_s(self) -> float:
-        """How long the store has been away; 0 while it is there."""
-        return 0.0 if self._away_since_s is None else monotonic() - self._away_since_s
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the store has been away for so long that the table may be old."""
-        return self._away_since_s is not None and self.away_s >= self._stale_after_s
-
     def overview(self) -> dict[str, Any]:
         """What the whole process says of itself."""
         return {
             "store": {
                 "kind": self._store.kind,
-                "reachable": self.is_store_reachable,
-                "problem": self.store_problem,
-                "away_s": round(self.away_s, 3),
-                "stale": self.is_stale,
+                "reachable": self.reach.is_there,
+                "problem": self.reach.problem,
+                "away_s": round(self.reach.away_s, 3),
+                "stale": self.reach.is_stale,
                 "store_id": self._table.store_id,
             },
             "unsent_lowers": [f"{model}/{version}" for model, version in self._table.lowers],
@@ -209,6 +194,11 @@ class Supervisor:
         """By model, what a worker could not serve and why."""
         return self._workers.refused()
 
+    async def keep(self, record: Record) -> None:
+        """A person's edit was stored: serve it, and have it on the disk before anybody is told of it."""
+        self._changed(record)
+        await self._save()
+
     def _served(self) -> dict[str, Any]:
         refused = {model: refusal.revision for model, refusal in self.refused.items()}
         return {"applied": self._workers.applied(), "refused": refused, "unready": self.unready}
@@ -222,8 +212,9 @@ class Supervisor:
     def samples(self) -> Samples:
         """What it has seen, for the metrics."""
         measured = self._measures.samples(
-            is_reachable=self.is_store_reachable,
-            is_stale=self.is_stale,
+            is_reachable=self.reach.is_there,
+            is_stale=self.reach.is_stale,
+            losses=self.reach.losses,
             refused=len(self.refused),
             unsent=len(self._table.lowers),
         )
@@ -240,8 +231,8 @@ class Supervisor:
                 await member.end.drained()
         for lower in self._table.lowers.values():
             member.send(Lower(lower.model, lower.version, lower.epoch))
-        member.send(StoreAway(self.is_stale))
-        member.send(Serve(is_late=self._has_served))
+        member.send(StoreAway(self.reach.is_stale))
+        member.send(Serve())
 
     def _hear(self, member: Member, message: Up) -> None:
         match message:
@@ -251,7 +242,6 @@ class Supervisor:
             case Refused():
                 self._presence.change()
             case Serving():
-                self._has_served = True
                 for model, revision in self._workers.applied().items():
                     self._measures.applied(model, revision)
                 self._presence.change()
@@ -292,7 +282,7 @@ class Supervisor:
         try:
             record = await self._writes.lower(lowered, change_id)
         except (StoreUnavailable, OutcomeUnknown) as error:
-            self._lost(error)
+            self.reach.lost(error)
             return False
         except RouteNotFound:
             # A store that was flushed gets the route offered back; one that was deleted meanwhile needs no lower.
@@ -305,7 +295,8 @@ class Supervisor:
         except Exception:  # whatever the store holds, a lower is not forgotten
             log.exception("a lower could not be written", extra={"model": lowered.model})
             return False
-        if record is not None and record.revision > self._known(record.model):
+        self.reach.found()  # the watch need not have noticed that the store was away
+        if record is not None and record.revision > self.known(record.model):
             self._changed(record)
         return True
 
@@ -318,13 +309,13 @@ class Supervisor:
             try:
                 position = position or await self._read_again()
                 async with aclosing(self._store.watch(position)) as changes:
-                    self._found()
+                    self.reach.found()
                     wait_s = RETRY_FIRST_S
                     async for change in changes:
                         position = change.position
                         if change.at_s is not None:
                             self._measures.written(change.model, change.revision, change.at_s)
-                        if self._known(change.model) != change.revision:
+                        if self.known(change.model) != change.revision:
                             await self._fetch(change.model)
             except PositionLost:
                 position = ""
@@ -332,7 +323,7 @@ class Supervisor:
                 await asyncio.sleep(RETRY_FIRST_S)
             except (StoreUnavailable, OutcomeUnknown) as error:
                 position = ""
-                self._lost(error)
+                self.reach.lost(error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, RETRY_MAX_S)
             except Exception:  # the top of a task that must not end: without it edits are taken and never served
@@ -358,10 +349,11 @@ class Supervisor:
             try:
                 async with self._reading:
                     await self._compare()
+                    self.reach.found()
             except PositionLost:
                 continue  # the watch will see it too, and offers our copy before anything is taken from there
             except RoutingError as error:
-                self._lost(error)
+                self.reach.lost(error)
             except Exception:  # the top of a task that must not end
                 log.exception("the table could not be compared with the store")
 
@@ -373,7 +365,7 @@ class Supervisor:
         store_id = await self._store.ping()
         if self._table.store_id not in {"", store_id}:
             log.warning("the store holds other contents than before", extra={"store_id": store_id})
-        self._found()
+        self.reach.found()
         return store_id
 
     async def _compare(self) -> None:
@@ -407,7 +399,7 @@ class Supervisor:
 
     def _changed(self, record: Record) -> None:
         """The store holds this record: serve it, unless a newer one came first."""
-        if record.revision >= self._known(record.model) and self._table.documents.get(record.model) != (
+        if record.revision >= self.known(record.model) and self._table.documents.get(record.model) != (
             record.revision,
             record.document,
         ):
@@ -420,7 +412,8 @@ class Supervisor:
         self.judge.follow(model, data)
         self.sharing.follow(model, data)
 
-    def _known(self, model: str) -> int:
+    def known(self, model: str) -> int:
+        """Newest revision of a route that this replica has seen; 0: none."""
         held = self._table.documents.get(model)
         return held[0] if held else 0
 
@@ -445,32 +438,6 @@ class Supervisor:
             await self._copy.write(self._table)
         except OSError as error:
             log.error("the disk copy cannot be written", extra={"reason": str(error)})
-
-    def _lost(self, error: Exception) -> None:
-        if self.is_store_reachable or not self.store_problem:
-            self._measures.store_losses += 1
-            log.error("the store is gone: serving and guarding go on, edits do not", extra={"reason": str(error)})
-            self._away_since_s = monotonic()
-            self._tell_staleness()
-        self.is_store_reachable, self.store_problem = False, str(error)
-
-    def _found(self) -> None:
-        if not self.is_store_reachable and self.store_problem:
-            log.warning("the store is back")
-        if not self.is_store_reachable:
-            self._away_since_s = None
-            self._tell_staleness()
-        self.is_store_reachable, self.store_problem = True, ""
-
-    def _tell_staleness(self) -> None:
-        """Tell the workers, now and, while the store is away, when that has lasted too long."""
-        if self._staleness is not None:
-            self._staleness.cancel()
-            self._staleness = None
-        self._workers.down(StoreAway(self.is_stale))
-        if self._away_since_s is not None and not self.is_stale:
-            loop = asyncio.get_running_loop()
-            self._staleness = loop.call_later(self._stale_after_s - self.away_s + 0.001, self._tell_staleness)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(_logged(work))

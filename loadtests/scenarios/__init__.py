@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from loadtests.options import Options
 from loadtests.result import Result
-from loadtests.scenarios import canary, edits, latency, neighbours, pairs, replicas, shadows, steady
+from loadtests.scenarios import broken, canary, edits, latency, neighbours, pairs, replicas, shadows, soak, steady
 
 SCENARIOS: Mapping[str, Callable[[Options], Result]] = {
     "steady": steady.steady,
@@ -18,6 +18,9 @@ SCENARIOS: Mapping[str, Callable[[Options], Result]] = {
     "redis-frozen": replicas.redis_frozen,
     "shadow-hangs": shadows.shadow_hangs,
     "pairs-compared": pairs.pairs_compared,
+    "replicas-canary-killed": broken.canary_killed,
+    "replicas-canary-errors": broken.canary_errors,
+    "soak": soak.soak,
 }
 
 __all__ = ["SCENARIOS"]

@@ -89,9 +89,10 @@ def test_three_that_each_saw_a_third_of_the_errors_flip_what_none_would_alone(fl
     latch = eventually(lambda: fleet.gateways[0].document("credit")["guard"]["latched"].get("2"), 5, "the flip")
     assert time.monotonic() - began_s < 2
     assert latch["reason"].startswith("errors: ")
-    assert latch["reason"].endswith(", over 3 gateways")
+    over = latch["evidence"]["over"]["gateways"]
+    assert 2 <= over <= REPLICAS, "two of them together have enough, where the third one's word comes later"
+    assert latch["reason"].endswith(f", over {over} gateways")
     assert latch["evidence"]["merged"] is True
-    assert latch["evidence"]["over"] == {"gateways": REPLICAS}
     assert latch["evidence"]["guard"]["errors"]["charged"] >= 4
     asked = fleet.canary.counts()["requests"]
     for gateway in fleet.gateways:

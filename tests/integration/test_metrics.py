@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.backends.registry import BackendKey
 from gateway.errors import InvalidSettings
-from gateway.settings import Admin, Settings, Store, load_settings
+from gateway.settings import Admin, Settings, Store
+from gateway.settings_file import load_settings
 from routing.table import OnnxSpec
 from tests.faults import FaultBackend
 from tests.gateway_process import SECRET, Client, GatewayProcess, corpus, eventually

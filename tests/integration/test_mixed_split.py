@@ -5,14 +5,12 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
+from tests.builders import scale_model
 from tests.gateway_process import Answered, Client, GatewayProcess, eventually
 from tests.triton_server import TritonServer, missing
 
@@ -22,29 +20,10 @@ VERSIONS = ("3", "http", "grpc")
 FACTOR = np.float32(3)
 
 
-def model_file(folder: Path) -> None:
-    """What Triton's model does, in ONNX: ``y = 3 x``, ``t = s``."""
-    nodes = [helper.make_node("Mul", ["x", "three"], ["y"]), helper.make_node("Identity", ["s"], ["t"])]
-    rows, words = ["n", 4], ["m"]
-    inputs = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, rows),
-        helper.make_tensor_value_info("s", TensorProto.STRING, words),
-    ]
-    outputs = [
-        helper.make_tensor_value_info("y", TensorProto.FLOAT, rows),
-        helper.make_tensor_value_info("t", TensorProto.STRING, words),
-    ]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(np.float32([3]), "three")])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    made.ir_version = 9
-    folder.mkdir(parents=True)
-    onnx.save(made, folder / "model.onnx")
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("mixed")
-    model_file(folder / "models" / "mixed" / "3")
+    scale_model(folder / "models" / "mixed" / "3")
     with ExitStack() as stack:
         triton = stack.enter_context(TritonServer(folder / "triton", "scale", (3,)))
         at = {"kind": "triton", "model": "scale", "version": "3"}

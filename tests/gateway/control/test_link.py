@@ -50,7 +50,7 @@ EVERY: tuple[Message, ...] = (
     Forget("credit"),
     Lower("credit", "2", 7),
     StoreAway(is_away=True),
-    Serve(is_late=True),
+    Serve(),
     Ask(9, "routes", ("a", "b")),
     Ping(),
     Drain(at_once=True),

@@ -63,7 +63,7 @@ def test_convergence_is_between_the_write_and_the_word_of_serving_it_by_one_cloc
     measures.heard({"credit": 2, "other": 9}, 1001.0)
     measures.heard({"credit": 3}, 999.0)
     measures.heard({"credit": 3}, 1002.0)
-    samples = measures.samples(is_reachable=True, is_stale=False, refused=0, unsent=0)
+    samples = measures.samples(is_reachable=True, is_stale=False, losses=0, refused=0, unsent=0)
     buckets = samples["turnout_convergence_seconds"][()]
     assert isinstance(buckets, Buckets)
     assert (buckets.counts[-1], buckets.sum_s) == (1, 1.0), "a clock that was set back says nothing"
