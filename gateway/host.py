@@ -123,6 +123,7 @@ class Host:
             refusals=self._refusals,
             refused=self._refused,
             metrics_are_open=settings.metrics.open,
+            held=self.supervisor.held,
             known=self.supervisor.known,
             keep=self.supervisor.keep,
             signatures=self.workers.signatures,

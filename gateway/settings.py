@@ -217,7 +217,7 @@ class Retries(Section):
     """
 
     ratio: float = Field(default=0.2, ge=0, le=1)
-    min_per_s: float = Field(default=10, ge=0)
+    min_per_s: float = Field(default=50, ge=0)
     burst_s: float = Field(default=10, gt=0, le=3600)
 
 

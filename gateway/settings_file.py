@@ -13,6 +13,7 @@ from pydantic_settings import SettingsError
 from gateway.errors import InvalidSettings
 from gateway.settings import ENV_PREFIX, MAX_PORT, NO_SETTINGS, Directory, Settings, is_loopback, split_address
 from routing.errors import Problem
+from routing.store.redis_url import place_in
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -142,6 +143,11 @@ def _across(settings: Settings) -> list[Problem]:
             "store.url is memory:, sqlite:///PATH, redis://host:port or redis+sentinel://host:port,host:port/service"
         )
         problems.append(Problem("/store/url", "url", message))
+    elif not settings.is_embedded:
+        try:
+            place_in(settings.store_url)
+        except ValueError as error:
+            problems.append(Problem("/store/url", "url", str(error)))
     return problems
 
 

@@ -6,9 +6,19 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+
+def _has_tests(path: Path) -> bool:
+    return path.name.startswith("test_") or (path.is_dir() and any(path.rglob("test_*.py")))
+
+
 TESTS = Path(__file__).parent
-APART = TESTS / "integration"  # takes about as long as all the rest
-HALVES = ((str(APART),), (str(TESTS), f"--ignore={APART}"))
+WAITING = TESTS / "integration"  # takes longer than all the rest, so a part of it goes with the rest
+WITH_THE_REST = ("loadtests", "many_replicas", "mixed_lives", "mixed_split", "replicas", "triton", "triton_managed")
+MOVED = tuple(str(WAITING / f"test_{name}.py") for name in WITH_THE_REST)
+HALVES = (
+    (str(WAITING), *(f"--ignore={path}" for path in MOVED)),
+    (*(str(path) for path in sorted(TESTS.iterdir()) if _has_tests(path) and path != WAITING), *MOVED),
+)
 POLL_S = 0.5
 
 

@@ -47,7 +47,7 @@ async def refuse(_request: Request, error: Exception) -> Response:
         return answer(body, status, revision=error.current)
     if isinstance(error, ContractBroken):
         body["problems"] = [*_breaks(error)]
-    if code := CODES.get(type(error)):
+    if code := next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None):
         body["code"] = code
     return answer(body, status, headers={"retry-after": str(RETRY_AFTER_S)} if status == 503 else None)
 

@@ -10,6 +10,12 @@ from routing.document import Document, Override, RouteDocument
 from routing.errors import Problem
 from routing.table import Route
 
+# Nobody could answer in its place while it is found out.
+UNKNOWN_STABLE = Problem(
+    "/contract",
+    "unknown",
+    "nobody knows yet what it takes and answers: give it a variant of weight 0, and make it stable when it is ready",
+)
 # By version and backend as JSON, what workers know of it: more than one where they have met different builds.
 Known = Mapping[tuple[str, str], Sequence[Signature]]
 Signatures = Callable[[str], Awaitable[Known]]
@@ -63,7 +69,10 @@ def check(before: Document | None, route: Route, known: Known, *, is_override: b
     old = before.route if isinstance(before, RouteDocument) else None
     for stable_route, stable, version in _pairs(old, route, is_override=is_override):
         its, mine = _signatures(known, stable_route, stable), _signatures(known, route, version)
-        if not its or not mine:
+        becomes_stable = version == route.stable
+        if becomes_stable and its and not mine:
+            findings.breaks[version] = [UNKNOWN_STABLE]
+        elif not its or not mine:
             findings.unchecked.append(version)
         same_build = old is not None and route.backend(version) == old.backend(version)
         accepted = _accepted(before, version) if same_build else ()

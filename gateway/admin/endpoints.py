@@ -26,7 +26,7 @@ from gateway.admin.refusals import RefusedLogins
 from gateway.admin.replicas import Replicas
 from gateway.admin.routes import RouteEndpoints
 from gateway.admin.verbs import VerbEndpoints
-from gateway.admin.views import Metrics, Overview, Status, ViewEndpoints
+from gateway.admin.views import Held, Metrics, Overview, Status, ViewEndpoints
 from gateway.errors import GatewayError
 from gateway.settings import Token
 from routing.errors import Problem, RoutingError
@@ -54,6 +54,7 @@ def admin_app(
     metrics_are_open: bool = False,
     signatures: Signatures | None = None,
     feed: Feed | None = None,
+    held: Held = tuple,
     known: Revision = nothing_known,
     keep: Keep = keep_nothing,
 ) -> ASGIApp:
@@ -74,6 +75,7 @@ def admin_app(
         metrics_are_open: ``/metrics`` needs no token.
         signatures: Tells what workers know of the versions of a model; None: nothing is held against stable's contract.
         feed: Events; by default those of the store's changes alone.
+        held: Routes as this gateway has them, for views while the store is away.
         known: See Changes.
         keep: See Changes.
     """
@@ -83,7 +85,7 @@ def admin_app(
     refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)
     feed = feed or Feed(store)
-    views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed)
+    views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed, held)
     paths = admin_paths(
         RouteEndpoints(store, changes, replicas),
         VerbEndpoints(store, changes, replicas),

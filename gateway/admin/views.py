@@ -1,7 +1,7 @@
 """What can be seen and not changed: live status, metrics."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,10 +15,11 @@ from gateway.admin.feed import Feed
 from gateway.admin.replicas import Replica, Replicas
 from gateway.admin.routes import model_in, summary
 from routing.errors import RouteNotFound, StoreUnavailable
-from routing.store import Store
+from routing.store import Record, Store
 
 Status = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[str, Any]]]]
 Overview = Callable[[], Awaitable[Mapping[str, Any]]]
+Held = Callable[[], Iterable[Record]]
 Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
@@ -41,6 +42,7 @@ class ViewEndpoints:
         refused: Counter[str],
         replicas: Replicas,
         feed: Feed,
+        held: Held,
     ) -> None:
         self._store = store
         self._status = status
@@ -49,6 +51,7 @@ class ViewEndpoints:
         self._refused = refused
         self._replicas = replicas
         self._feed = feed
+        self._held = held
 
     async def everything(self, request: Request) -> Response:
         """The process and all routes. Answers while the store is away, and says so."""
@@ -59,22 +62,33 @@ class ViewEndpoints:
             found = [item for record in await self._store.list() if (item := summary(record)) is not None]
             body["replicas"] = [asdict(replica) for replica in await self._replicas.known()]
         except StoreUnavailable as error:
-            return answer(body | {"store_error": str(error), "routes": None, "replicas": None})
+            found = [item for record in self._held() if (item := summary(record)) is not None]
+            body |= {"store_error": str(error), "replicas": None}
         live = await self._status([item["model"] for item in found])
         return answer(body | {"routes": [_live(item, live) for item in found]})
 
     async def status(self, request: Request) -> Response:
-        """One route: what is stored, and what this process makes of it."""
+        """One route: what is stored, and what this process makes of it. Answers while the store is away."""
         query.parameters(request)
         model = model_in(request)
-        record = await self._store.load(model)
+        away, replicas = "", None
+        try:
+            record = await self._store.load(model)
+            replicas = await self._replicas.known()
+        except StoreUnavailable as error:
+            record = next((held for held in self._held() if held.model == model), None)
+            if record is None:
+                raise
+            away = f"the store cannot be asked, this is what this gateway serves: {error}"
         found = summary(record) if record else None
         if found is None:
             raise RouteNotFound(model)
         body = _live(found, await self._status([model]))
         revision = found["revision"]
-        body["replicas"] = [_of(replica, model, revision) for replica in await self._replicas.known()]
-        return answer(body, revision=found["revision"])
+        if away:
+            body["warnings"] = [*body.get("warnings", ()), away]
+        body["replicas"] = None if replicas is None else [_of(replica, model, revision) for replica in replicas]
+        return answer(body, revision=None if away else revision)
 
     async def metrics(self, request: Request) -> Response:
         """The metrics of the whole machine."""

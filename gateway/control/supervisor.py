@@ -412,6 +412,10 @@ class Supervisor:
         self.judge.follow(model, data)
         self.sharing.follow(model, data)
 
+    def held(self) -> list[Record]:
+        """Every route as it was last seen in the store."""
+        return [Record(model, revision, data, "") for model, (revision, data) in self._table.documents.items()]
+
     def known(self, model: str) -> int:
         """Newest revision of a route that this replica has seen; 0: none."""
         held = self._table.documents.get(model)

@@ -267,7 +267,8 @@ class Pipeline:
         route = exchange.route
         assert route is not None
         if trial.may_fail_over and may_fail_over(reply.kind) and now_s < exchange.deadline_s:
-            if self.budgets.take(route, now_s):
+            # Once it is lowered, there are only those that were on their way.
+            if trial.arm.evidence.lowered or self.budgets.take(route, now_s):
                 trial.refusal = reply
                 exchange.cancel = pending
                 route.stable.evidence.counters.failovers += 1

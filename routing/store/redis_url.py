@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 SENTINEL = "+sentinel"
 SENTINEL_PORT = 26_379
 MAX_SENTINELS = 16
+TLS_CHOICES = {"ssl_cert_reqs": ("none", "optional", "required"), "ssl_check_hostname": ("true", "false")}
 OF_SENTINELS = ("sentinel_username", "sentinel_password")
 
 
@@ -38,6 +39,7 @@ def place_in(url: str) -> Place:
         scheme, is_sentinel = parts.scheme.removesuffix(SENTINEL), parts.scheme.endswith(SENTINEL)
         options = dict(parse_qsl(parts.query))
         _check_options(options, OF_SENTINELS if is_sentinel else ())
+        _check_tls(scheme, options)
         if is_sentinel:
             return _with_sentinels(scheme, parts.netloc, parts.path, options)
         host, _ = parts.hostname, parts.port
@@ -53,6 +55,15 @@ def _check_options(options: dict[str, str], also: tuple[str, ...]) -> None:
     unknown = sorted(name for name in options if not name.startswith("ssl_") and name not in also)
     if unknown:
         raise ValueError(f"it takes only ssl_* options, not {', '.join(unknown)}: timeouts are turnout's own")
+
+
+def _check_tls(scheme: str, options: dict[str, str]) -> None:
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if tls and scheme != "rediss":
+        raise ValueError(f"{', '.join(sorted(tls))} belong to rediss://")
+    for name, values in TLS_CHOICES.items():
+        if name in tls and tls[name].lower() not in values:
+            raise ValueError(f"{name} is one of {', '.join(values)}")
 
 
 def _with_sentinels(scheme: str, netloc: str, path: str, options: dict[str, str]) -> Place:

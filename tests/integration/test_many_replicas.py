@@ -168,6 +168,14 @@ def test_a_frozen_redis_stops_nobody_and_afterwards_every_count_is_there_once(fl
             eventually(lambda: "stale" in health(), 10, "staleness in the health")
             assert health()["ready"] is True
         assert metric(gateway, "turnout_store_stale") == 1
+        status = gateway.status("credit")
+        assert status["replicas"] is None
+        assert [said for said in status["warnings"] if said.startswith("the store cannot be asked")]
+        with gateway.admin() as admin:
+            whole = admin.send("GET", "/admin/v1/status").json()
+            assert [route["model"] for route in whole["routes"]] == ["credit"]
+            edit = admin.send("PATCH", "/admin/v1/routes/credit", {"enforce": False})
+        assert (edit.status, edit.json()["code"]) in {(503, "store_unavailable"), (503, "outcome_unknown")}
     finally:
         fleet.redis.resume()
     began_s = time.monotonic()

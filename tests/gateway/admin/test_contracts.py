@@ -166,6 +166,28 @@ def test_a_new_stable_is_held_against_the_old_one_and_the_others_against_it() ->
     on_a_loaded_plane(Loaded(v1=GOOD, v2=wider), scenario)
 
 
+def test_nobody_becomes_stable_before_it_has_said_what_it_takes() -> None:
+    async def scenario(plane: Plane) -> None:
+        await plane.create(**weights(100, 0))
+        promoted = {"stable": "2", **weights(50, 50)}
+        answer = await plane.ask("PATCH", "/routes/credit", promoted, if_match="1")
+        assert (answer.status_code, answer.json()["code"]) == (409, "contract")
+        assert "nobody knows yet what it takes and answers" in answer.json()["problems"][0]["message"]
+        accepted = "/routes/credit?override=contract&reason=stable+is+gone+for+good"
+        assert (await plane.ask("PATCH", accepted, promoted, if_match="1")).status_code == 200
+
+    on_a_loaded_plane(Loaded(v1=GOOD), scenario)
+
+
+def test_a_stable_that_never_described_itself_keeps_nobody_from_its_place() -> None:
+    async def scenario(plane: Plane) -> None:
+        await plane.create(**weights(100, 0))
+        answer = await plane.ask("PATCH", "/routes/credit", {"stable": "2", **weights(0, 100)}, if_match="1")
+        assert answer.status_code == 200
+
+    on_a_loaded_plane(Loaded(), scenario)
+
+
 def test_workers_that_met_different_builds_are_all_believed() -> None:
     loaded = Loaded(v1=GOOD)
     loaded.by_version["2"] = [GOOD, BAD]

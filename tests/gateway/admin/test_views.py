@@ -44,7 +44,7 @@ def test_a_status_is_the_stored_route_and_what_is_made_of_it() -> None:
         assert [item["model"] for item in whole["routes"]] == ["credit", "new"]
         await plane.store.close()
         whole = (await plane.ask("GET", "/status")).json()
-        assert (whole["draining"], whole["routes"], whole["store_error"]) == (False, None, "the store is closed")
+        assert (whole["draining"], whole["routes"], whole["store_error"]) == (False, [], "the store is closed")
         assert (await plane.ask("GET", "/routes/credit/status")).status_code == 503
 
     live = {"credit": {"applied_revision": 1, "revision": 99, "versions": {"1": {"state": "ready"}}}}
