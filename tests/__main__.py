@@ -13,7 +13,7 @@ def _has_tests(path: Path) -> bool:
 
 TESTS = Path(__file__).parent
 WAITING = TESTS / "integration"  # takes longer than all the rest, so a part of it goes with the rest
-WITH_THE_REST = ("loadtests", "many_replicas", "mixed_lives", "mixed_split", "replicas", "triton", "triton_managed")
+WITH_THE_REST = ("many_replicas", "mixed_lives", "mixed_split", "replicas", "triton", "triton_managed")
 MOVED = tuple(str(WAITING / f"test_{name}.py") for name in WITH_THE_REST)
 HALVES = (
     (str(WAITING), *(f"--ignore={path}" for path in MOVED)),
