@@ -3,15 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from gateway.backends.base import Call, Reply
-from gateway.backends.connections import CLOSE_TIMEOUT_S, OWN_LIMITS, Move, unheard
 from gateway.backends.grpc_replies import GrpcReplies
-from gateway.backends.health import Health, HealthRules
 from gateway.backends.http2.connection import Http2Connection, Stream
 from gateway.backends.http2.heads import Head, KnownBlocks
+from gateway.backends.places import Move, Places, is_own_limit
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Sending
 from gateway.errors import BadRequest, error_body
@@ -24,7 +22,7 @@ BlockOf = Callable[[Call, float], bytes]
 MessageOf = Callable[[Call], bytes]
 
 
-class Channel:
+class Channel(Places[Http2Connection]):
     """Calls of one server.
 
     Args:
@@ -62,41 +60,23 @@ class Channel:
         connect_timeout_s: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._url = url
+        super().__init__(url, replies, on_refused, move, connect_timeout_s=connect_timeout_s, loop=loop)
         self._block_of = block_of
         self._message_of = message_of
-        self._replies = replies
         self._grpc_replies = grpc_replies
         self._connect = connect
-        self._on_refused = on_refused
-        self._move = move
         self._max_calls = max_calls
         self._max_waiting = max_waiting
         self._max_answer_bytes = max_answer_bytes
-        self._connect_timeout_s = connect_timeout_s
-        self._loop = loop
         self._current: Http2Connection | None = None
         self._dial: asyncio.Task[None] | None = None
         self._rides: dict[Sending, tuple[Http2Connection, Stream]] = {}
-        self._sockets: set[Http2Connection] = set()  # the current one, and those whose calls or sockets still end
-        self._waiting: deque[Sending] = deque()
-        self._closed = False
-        self.health = Health(HealthRules())
-        self.on_trip: Callable[[], None] = unheard
-        self.in_flight = 0
-        self.moved = 0
-        self.retried = 0
         self.known_blocks = KnownBlocks()
 
     @property
     def open_count(self) -> int:
         """Connections, those being opened and those that still end included."""
         return len(self._sockets) + (self._dial is not None)
-
-    @property
-    def waiting_count(self) -> int:
-        """Sendings that wait for a connection, or for a place on it."""
-        return len(self._waiting)
 
     def counts(self) -> dict[str, Any]:
         """What it does now, as plain data."""
@@ -112,7 +92,6 @@ class Channel:
 
     def submit(self, sending: Sending) -> None:
         """Send it now, queue it, or refuse it; in this order."""
-        sending.place = self
         self.in_flight += 1
         if not self._waiting and self._has_room():
             self._carry(sending)
@@ -138,7 +117,7 @@ class Channel:
         """Carry what comes from now on over a new connection; what waits goes elsewhere."""
         if self._current is not None:
             self._current.retire()
-        self._give_back("has failed too often and is not asked for now", Kind.UNREACHABLE)
+        self._give_back(Kind.UNREACHABLE, "has failed too often and is not asked for now")
 
     def close(self) -> None:
         """Take nothing any more; sendings end as ``UNREACHABLE``."""
@@ -158,18 +137,9 @@ class Channel:
         """Wait until every socket is gone."""
         if self._dial is not None:
             await asyncio.gather(self._dial, return_exceptions=True)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                while self._sockets:
-                    for connection in list(self._sockets):
-                        connection.abort()
-                    await asyncio.sleep(0)
+        await self._sockets_gone()
 
     # What a connection says.
-
-    def made(self, connection: Http2Connection) -> None:
-        """There is a socket to close in the end."""
-        self._sockets.add(connection)
 
     def answered(self, _connection: Http2Connection, stream: Stream, head: Head, message: bytes) -> None:
         """The next sending leaves before this one's reply is looked at."""
@@ -206,10 +176,6 @@ class Channel:
             self._current = None
             self._serve_waiting()
 
-    def ended(self, connection: Http2Connection) -> None:
-        """The socket is gone."""
-        self._sockets.discard(connection)
-
     def roomier(self, _connection: Http2Connection) -> None:
         """The server takes another number of calls at a time."""
         if self._waiting:
@@ -245,24 +211,6 @@ class Channel:
         if self._waiting and self._current is None and self._dial is None and not self._closed:
             self._dial = self._loop.create_task(self._open())
 
-    def _drop_expired(self) -> None:
-        now_s = self._loop.time()
-        while self._waiting and self._waiting[0].deadline_s <= now_s:
-            self._fail(self._waiting.popleft(), Kind.TIMEOUT, "had no connection free before the deadline")
-
-    def _fail(self, sending: Sending, kind: Kind, sentence: str) -> None:
-        sending.end(self._replies.failure(kind, f"{self._url} {sentence}"))
-
-    def _pass_on(self, sending: Sending, kind: Kind, sentence: str) -> None:
-        """It reached no server here: another one may have it."""
-        if sending.is_over:
-            return
-        if self._closed or not self._move(sending):
-            self._fail(sending, kind, sentence)
-            return
-        self.in_flight -= 1
-        self.moved += 1
-
     # Opening.
 
     async def _open(self) -> None:
@@ -289,27 +237,18 @@ class Channel:
             self._current = connection
             self._serve_waiting()
         else:  # it came and went
-            self._give_back("closed a new connection at once", Kind.BROKEN)
+            self._give_back(Kind.BROKEN, "closed a new connection at once")
 
     def _refused(self, problem: Exception) -> None:
-        if isinstance(problem, OSError) and problem.errno in OWN_LIMITS:
-            waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, deque()
+        if is_own_limit(problem):
             for sending in waiting:
                 self._fail(sending, Kind.OVERLOADED, f"could not be asked: {problem}")
             return
-        if isinstance(problem, TimeoutError) and problem.errno is None:
-            sentence = f"refused connections: none was accepted within {self._connect_timeout_s:g} s"
-        else:
-            sentence = f"refused connections: {problem}"
-        waiting, self._waiting = self._waiting, deque()
+        sentence = self._why_refused(problem)
         self._on_refused(sentence)
         for sending in waiting:
             self._pass_on(sending, Kind.UNREACHABLE, sentence)
-
-    def _give_back(self, sentence: str, kind: Kind) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for sending in waiting:
-            self._pass_on(sending, kind, sentence)
 
 
 def _kind_of(call: Call) -> Kind:

@@ -1,29 +1,18 @@
 """The connections to one server: bounded, reused last in first out, with a bounded queue behind them."""
 
 import asyncio
-import errno
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 from gateway.backends.connection import Connect, Connection
 from gateway.backends.heads import KnownHeads, RequestHeads
-from gateway.backends.health import Health, HealthRules
+from gateway.backends.places import Move, Places, is_own_limit
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Sending
 from routing.analysis.outcome import Kind
 
-# A connection that fails with one of these says nothing about the backend: we ran out of something ourselves.
-OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
-CLOSE_TIMEOUT_S = 1.0  # aborted sockets are gone within a turn or two of the loop
-
-
-# Finds another place for a sending that reached no server here; False when there is none.
-Move = Callable[[Sending], bool]
-
-
-class Connections:
+class Connections(Places[Connection]):
     """Connections to one address.
 
     Args:
@@ -60,30 +49,17 @@ class Connections:
         connect_timeout_s: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._url = url
+        super().__init__(url, replies, on_refused, move, connect_timeout_s=connect_timeout_s, loop=loop)
         self._heads = heads
         self._reply = replies.of
-        self._failure = replies.failure
         self._connect = connect
-        self._on_refused = on_refused
-        self._move = move
         self._max_connections = max_connections
         self._max_waiting = max_waiting
         self._max_answer_bytes = max_answer_bytes
-        self._connect_timeout_s = connect_timeout_s
-        self._loop = loop
         self._idle: list[Connection] = []
         self._members: set[Connection] = set()  # each holds one place
         self._dials: dict[asyncio.Task[None], Sending] = {}  # each holds one place
-        self._sockets: set[Connection] = set()  # closed ones stay until their socket is gone
-        self._waiting: deque[Sending] = deque()
-        self._closed = False
         self._ending: list[asyncio.Task[None]] = []  # dials that were cancelled
-        self.health = Health(HealthRules())
-        self.on_trip: Callable[[], None] = unheard
-        self.in_flight = 0
-        self.moved = 0
-        self.retried = 0
         self.known_heads = KnownHeads()
 
     @property
@@ -95,11 +71,6 @@ class Connections:
     def idle_count(self) -> int:
         """Connections that wait for a sending."""
         return len(self._idle)
-
-    @property
-    def waiting_count(self) -> int:
-        """Sendings that wait for a connection."""
-        return len(self._waiting)
 
     def counts(self) -> dict[str, int]:
         """What they do now, as plain data."""
@@ -155,9 +126,7 @@ class Connections:
             self._members.discard(connection)
             connection.abort()
         self._idle.clear()
-        waiting, self._waiting = self._waiting, deque()
-        for sending in waiting:
-            self._pass_on(sending, Kind.UNREACHABLE, "has failed too often and is not asked for now")
+        self._give_back(Kind.UNREACHABLE, "has failed too often and is not asked for now")
 
     def close(self) -> None:
         """Take nothing any more; sendings end as ``UNREACHABLE``."""
@@ -180,18 +149,9 @@ class Connections:
     async def closed(self) -> None:
         """Wait until every socket is gone."""
         await asyncio.gather(*self._ending, return_exceptions=True)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                while self._sockets:
-                    for connection in list(self._sockets):
-                        connection.abort()
-                    await asyncio.sleep(0)
+        await self._sockets_gone()
 
     # What a connection says.
-
-    def made(self, connection: Connection) -> None:
-        """There is a socket to close in the end."""
-        self._sockets.add(connection)
 
     def answered(
         self,
@@ -228,10 +188,6 @@ class Connections:
         if connection in self._members:
             self._forget(connection)
 
-    def ended(self, connection: Connection) -> None:
-        """The socket is gone."""
-        self._sockets.discard(connection)
-
     # Places and the queue.
 
     def _carry(self, connection: Connection, sending: Sending) -> bool:
@@ -259,24 +215,6 @@ class Connections:
         self._drop_expired()
         if self._waiting and self.open_count < self._max_connections:
             self._dial(self._waiting.popleft())
-
-    def _drop_expired(self) -> None:
-        now_s = self._loop.time()
-        while self._waiting and self._waiting[0].deadline_s <= now_s:
-            self._fail(self._waiting.popleft(), Kind.TIMEOUT, "had no connection free before the deadline")
-
-    def _fail(self, sending: Sending, kind: Kind, sentence: str) -> None:
-        sending.end(self._failure(kind, f"{self._url} {sentence}"))
-
-    def _pass_on(self, sending: Sending, kind: Kind, sentence: str) -> None:
-        """It was sent nowhere: another server may have it."""
-        if sending.is_over:
-            return
-        if self._closed or not self._move(sending):
-            self._fail(sending, kind, sentence)
-            return
-        self.in_flight -= 1
-        self.moved += 1
 
     # Opening.
 
@@ -321,20 +259,13 @@ class Connections:
             raise
 
     def _refused(self, sending: Sending, problem: Exception) -> None:
-        if isinstance(problem, OSError) and problem.errno in OWN_LIMITS:
+        if is_own_limit(problem):
             self._serve_waiting()
             self._fail(sending, Kind.OVERLOADED, f"could not be asked: {problem}")
             return
-        if isinstance(problem, TimeoutError) and problem.errno is None:
-            sentence = f"refused connections: none was accepted within {self._connect_timeout_s:g} s"
-        else:
-            sentence = f"refused connections: {problem}"
-        refused = [sending, *self._waiting]
-        self._waiting.clear()
+        sentence = self._why_refused(problem)
+        self._waiting.appendleft(sending)
+        waiting, self._waiting = self._waiting, deque()
         self._on_refused(sentence)
-        for each in refused:
+        for each in waiting:
             self._pass_on(each, Kind.UNREACHABLE, sentence)
-
-
-def unheard() -> None:
-    """Who hears of failures where there is one server alone."""

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 from gateway.backends.base import Call
 from gateway.backends.channel import Channel
-from gateway.backends.connections import Move
 from gateway.backends.grpc_question import ask_in_turn
 from gateway.backends.grpc_replies import GrpcReplies
 from gateway.backends.http2.connection import PREFIX, Http2Connection
 from gateway.backends.http2.hpack import literal
+from gateway.backends.places import Move
 from gateway.backends.probe import NotReady
 from gateway.backends.replies import Replies
 from gateway.backends.transport import Bounds, Target, address_of

@@ -7,9 +7,10 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from gateway.backends.connection import Connection
-from gateway.backends.connections import Connections, Move
+from gateway.backends.connections import Connections
 from gateway.backends.heads import RequestHeads
 from gateway.backends.health import HealthRules
+from gateway.backends.places import Move
 from gateway.backends.probe import inspect
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Pool
