@@ -16,7 +16,7 @@ from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
 from gateway.admin.audit import AuditEndpoints
 from gateway.admin.auth import METRICS_PATH, Authoriser
 from gateway.admin.changes import Changes, Keep, Revision, keep_nothing, nothing_known
-from gateway.admin.contracts import Signatures
+from gateway.admin.contracts import Describe, Signatures, describe_nothing
 from gateway.admin.edge import Edge
 from gateway.admin.events import EventEndpoints
 from gateway.admin.feed import Feed
@@ -57,6 +57,7 @@ def admin_app(
     held: Held = tuple,
     known: Revision = nothing_known,
     keep: Keep = keep_nothing,
+    describe: Describe = describe_nothing,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -78,9 +79,10 @@ def admin_app(
         held: Routes as this gateway has them, for views while the store is away.
         known: See Changes.
         keep: See Changes.
+        describe: See Changes.
     """
     refused = Counter() if refused is None else refused
-    changes = Changes(store, check_route, now, signatures, known, keep)
+    changes = Changes(store, check_route, now, signatures, known, keep, describe)
     draining = draining or asyncio.Event()
     refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)

@@ -99,9 +99,7 @@ def read_wish(request: Request, verb: str, *known: str) -> Wish:
     """The part of a wish that stands outside the body; ``known`` are parameters beside ``dry_run`` and ``wait``."""
     found = query.parameters(request, "dry_run", "wait", "timeout_ms", *known)
     is_dry = query.flag(found, "dry_run")
-    reason, is_override = query.reason(request, found), OVERRIDE in found
-    if is_override and found[OVERRIDE] != CONTRACT:
-        raise BadRequest("the parameter 'override' is contract: versions may break what stable promises")
+    reason, is_override = query.reason(request, found), overrides(found)
     if is_override and "reason" in known and not reason:
         raise BadRequest("an override needs a reason: it stands in the history")
     return Wish(
@@ -113,6 +111,13 @@ def read_wish(request: Request, verb: str, *known: str) -> Wish:
         wait_s=_wait_s(found, is_dry=is_dry),
         is_override=is_override,
     )
+
+
+def overrides(found: Mapping[str, str]) -> bool:
+    """Whether versions that break stable's contract are accepted."""
+    if OVERRIDE in found and found[OVERRIDE] != CONTRACT:
+        raise BadRequest("the parameter 'override' is contract: versions may break what stable promises")
+    return OVERRIDE in found
 
 
 def _wait_s(found: dict[str, str], *, is_dry: bool) -> float | None:
