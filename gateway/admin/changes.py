@@ -11,9 +11,9 @@ from gateway.admin.json_patch import diff
 from gateway.errors import DamagedDocument, Overloaded
 from routing import edit
 from routing.codec import as_json, decode, encode
-from routing.document import Document, RouteDocument, utc
+from routing.document import Document, utc
 from routing.edit import next_document
-from routing.errors import InvalidDocument, Problem, RouteNotFound, StaleRevision, StoreUnavailable
+from routing.errors import InvalidDocument, Problem, StaleRevision, StoreUnavailable
 from routing.parse import parse_route
 from routing.store import Draft, Record, Store, write
 from routing.table import Route
@@ -241,18 +241,6 @@ def stored(record: Record | None) -> Document | None:
         raise DamagedDocument(
             f"the stored document of {record.model!r}, revision {record.revision}, cannot be read: {error}"
         ) from None
-
-
-async def stored_route(store: Store, model: str) -> RouteDocument:
-    """The document of a route that exists now.
-
-    Raises:
-        RouteNotFound: There is none, or it was deleted.
-    """
-    document = stored(await store.load(model))
-    if not isinstance(document, RouteDocument):
-        raise RouteNotFound(model)
-    return document
 
 
 def without_names(plain: Any) -> Any:

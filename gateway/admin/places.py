@@ -11,13 +11,13 @@ from starlette.responses import Response
 from gateway.admin import query
 from gateway.admin.answers import answer
 from gateway.admin.bodies import Body, parse_body, read_json
-from gateway.admin.changes import Changes, Wish, noted, stored_route
+from gateway.admin.changes import Changes, Wish, noted
+from gateway.admin.reading import Reading
 from gateway.admin.routes import OVERRIDE, model_in, overrides
 from routing.document import RouteDocument
 from routing.edit import Replace
 from routing.errors import InvalidDocument, Problem
 from routing.explain import explain
-from routing.store import Store
 from routing.whatif import what_if
 
 MAX_KEY_CHARS = 4096
@@ -41,8 +41,8 @@ class KeysBody(Body):
 class PlaceEndpoints:
     """``/routes/{model}/explain`` and ``/routes/{model}/whatif``. Nothing here changes anything."""
 
-    def __init__(self, store: Store, changes: Changes) -> None:
-        self._store = store
+    def __init__(self, reading: Reading, changes: Changes) -> None:
+        self._reading = reading
         self._changes = changes
 
     async def explain(self, request: Request) -> Response:
@@ -72,8 +72,10 @@ class PlaceEndpoints:
         return answer(body, revision=revision)
 
     async def _explained(self, request: Request, key: bytes) -> Response:
-        document = await stored_route(self._store, model_in(request))
-        return answer(asdict(explain(document, key)), revision=document.revision)
+        model = model_in(request)
+        read = await self._reading.one(model)
+        document = read.document(model)
+        return read.answer(asdict(explain(document, key)), document.revision)
 
 
 def _split(plain: Any) -> tuple[tuple[str, ...], Any]:

@@ -10,16 +10,17 @@ from starlette.responses import Response
 from gateway.admin import query
 from gateway.admin.answers import answer
 from gateway.admin.bodies import read_json
-from gateway.admin.changes import Changes, Make, Result, Wish, noted, preview, stored, stored_route
+from gateway.admin.changes import Changes, Make, Result, Wish, noted, preview, stored
 from gateway.admin.conditions import condition
 from gateway.admin.json_patch import merge_patch
+from gateway.admin.reading import Reading
 from gateway.admin.replicas import DEFAULT_WAIT_MS, MAX_WAIT_MS, Replicas
 from gateway.errors import BadRequest, DamagedDocument
 from routing.codec import as_json
 from routing.document import Document, RouteDocument
 from routing.edit import Delete, Replace
 from routing.errors import NewerSchema, RouteNotFound
-from routing.store import Record, Store
+from routing.store import Record
 from routing.table import NAME_PATTERN
 
 NAME = re.compile(NAME_PATTERN)
@@ -30,22 +31,25 @@ CONTRACT = "contract"  # the one thing that can be overridden
 class RouteEndpoints:
     """``/routes`` and ``/routes/{model}``."""
 
-    def __init__(self, store: Store, changes: Changes, replicas: Replicas) -> None:
-        self._store = store
+    def __init__(self, reading: Reading, changes: Changes, replicas: Replicas) -> None:
+        self._reading = reading
         self._changes = changes
         self._replicas = replicas
 
     async def list(self, request: Request) -> Response:
         """Every route in a few words."""
         query.parameters(request)
-        found = [summary(record) for record in await self._store.list()]
-        return answer([item for item in found if item is not None])
+        read = await self._reading.all()
+        found = [summary(record) for record in read.records]
+        return read.answer([item for item in found if item is not None])
 
     async def get(self, request: Request) -> Response:
         """The whole document."""
         query.parameters(request)
-        document = await stored_route(self._store, model_in(request))
-        return answer(as_json(document), revision=document.revision)
+        model = model_in(request)
+        read = await self._reading.one(model)
+        document = read.document(model)
+        return read.answer(as_json(document), document.revision)
 
     async def put(self, request: Request) -> Response:
         """Create the route, or put another in its place."""
