@@ -200,7 +200,13 @@ class Host:
         joint: Mapping[str, Any],
     ) -> dict[str, Any]:
         told, merged = list(facts.values()), self.supervisor.judge.status(model)
-        plain = route_status(told, merged, totals, joint, idle_s=self._settings.guards.idle_s)
+        idle_s = self._settings.guards.idle_s
+        try:
+            plain = route_status(told, merged, totals, joint, idle_s=idle_s)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):  # somebody else wrote there too
+            self.supervisor.sharing.unreadable(model)
+            plain = route_status(told, merged, None, {}, idle_s=idle_s)
+            plain["warnings"].append("counts are those of this gateway alone: the sums in the store cannot be read")
         plain["workers"] = [{"worker": number, **worker_status(one)} for number, one in facts.items()]
         warnings = plain["warnings"]
         if (refusal := self.supervisor.refused.get(model)) is not None:

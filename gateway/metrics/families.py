@@ -168,6 +168,12 @@ NEWS_DROPPED = Family(
     "News of versions that found no room while the store was away: totals and the judge miss them.",
 )
 JUDGES = Family("turnout_judges", "gauge", (), "1 while this gateway judges what all on the store have seen.")
+STORE_JUNK = Family(
+    "turnout_store_junk_total",
+    "counter",
+    (),
+    "Times that something among what gateways share could not be read: skipped, or taken away.",
+)
 DESCRIBED = Family(
     "turnout_versions_described_total",
     "counter",
@@ -231,6 +237,7 @@ FAMILIES = {
         FLUSHES,
         NEWS_DROPPED,
         JUDGES,
+        STORE_JUNK,
         DESCRIBED,
         LOGINS_REFUSED,
         SERIES_REFUSED,
