@@ -240,15 +240,12 @@ class Channel(Places[Http2Connection]):
             self._give_back(Kind.BROKEN, "closed a new connection at once")
 
     def _refused(self, problem: Exception) -> None:
-        waiting, self._waiting = self._waiting, deque()
         if is_own_limit(problem):
+            waiting, self._waiting = self._waiting, deque()
             for sending in waiting:
                 self._fail(sending, Kind.OVERLOADED, f"could not be asked: {problem}")
             return
-        sentence = self._why_refused(problem)
-        self._on_refused(sentence)
-        for sending in waiting:
-            self._pass_on(sending, Kind.UNREACHABLE, sentence)
+        self._none_accepted(problem)
 
 
 def _kind_of(call: Call) -> Kind:
