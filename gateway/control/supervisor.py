@@ -128,7 +128,7 @@ class Supervisor:
             if copied is None or not copied.documents:
                 await self._store.close()
                 raise CannotStart(
-                    f"the store cannot be reached and there is no disk copy to serve from: {error}"
+                    f"store.url, which TURNOUT_STORE__URL overrides: {error}; there is no disk copy to serve from"
                 ) from None
             self.reach.lost(error)
             log.warning("serving from the disk copy", extra={"routes": len(copied.documents)})
