@@ -175,7 +175,7 @@ def test_what_is_on_its_way_when_a_canary_is_lowered_by_hand_is_asked_of_stable_
         with held(gateway, "lowered", 5) as answers:
             with gateway.admin() as admin:
                 assert admin.send("POST", "/admin/v1/routes/lowered/flip", {"reason": "enough"}).status == 200
-            eventually(lambda: gateway.arm("lowered", "2")["lowered"], what="the canary to be lowered")
+            eventually(lambda: gateway.arm("lowered", "2")["weight_ppm"] == 0, what="the flip to be served")
             canary.resume()
     finally:
         canary.resume()
