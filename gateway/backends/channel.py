@@ -9,6 +9,7 @@ from gateway.backends.base import Call, Reply
 from gateway.backends.grpc_replies import GrpcReplies
 from gateway.backends.http2.connection import Http2Connection, Stream
 from gateway.backends.http2.heads import Head, KnownBlocks
+from gateway.backends.http2.reading import ReadingConnection
 from gateway.backends.places import Move, Places, is_own_limit
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Sending
@@ -217,7 +218,7 @@ class Channel(Places[Http2Connection]):
         made: list[Http2Connection] = []
 
         def make() -> Http2Connection:
-            made.append(Http2Connection(self, self.known_blocks, self._max_answer_bytes))
+            made.append(ReadingConnection(self, self.known_blocks, self._max_answer_bytes))
             return made[-1]
 
         try:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from gateway.backends.http2.connection import PREFIX, Http2Connection, Stream
 from gateway.backends.http2.heads import Head, KnownBlocks
+from gateway.backends.http2.reading import ReadingConnection
 from gateway.backends.probe import MAX_PROBE_BYTES, PROBE_TIMEOUT_S, NotReady, answered_within
 
 Connect = Callable[[Callable[[], Http2Connection]], Awaitable[Http2Connection]]
@@ -75,7 +76,7 @@ async def ask_in_turn(
         for question in questions:
             async with answered_within(timeout_s):
                 if connection is None:
-                    connection = await connect(lambda: Http2Connection(questioner, KnownBlocks(), MAX_PROBE_BYTES))
+                    connection = await connect(lambda: ReadingConnection(questioner, KnownBlocks(), MAX_PROBE_BYTES))
                 answer = await questioner.ask(connection, *question)
             yield answer
     finally:
