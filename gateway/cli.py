@@ -1,5 +1,6 @@
 """The command: ``turnout serve``, ``turnout check``, and what talks to a running gateway."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,8 +19,10 @@ from gateway.processes import Spawned
 from gateway.route_files import problems_of_backends, read_seeds
 from gateway.settings import MAX_WORKERS, Settings
 from gateway.settings_file import load_settings, read_yaml
-from routing.errors import InvalidDocument, Problem
+from routing.errors import InvalidDocument, Problem, StoreUnavailable
 from routing.parse import parse_route
+from routing.store import Store, store_from_url
+from routing.store.redis_url import unusable_file
 
 if TYPE_CHECKING:
     from gateway.host import Host
@@ -64,11 +67,12 @@ def serve(config: Path | None, workers: int | None) -> None:
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--config", type=click.Path(path_type=Path), help="Settings that routes are checked under.")
-def check(files: tuple[Path, ...], config: Path | None) -> None:
+@click.option("--store", "asks", is_flag=True, help="Ask the shared store that settings name, too.")
+def check(files: tuple[Path, ...], config: Path | None, asks: bool) -> None:
     """Validate settings or routes; prints every problem with its pointer, exit 1 when there is one."""
     failed = False
     for file in files:
-        problems = _problems_of(file, config)
+        problems = _problems_of(file, config, asks=asks)
         failed = failed or bool(problems)
         for problem in problems:
             click.echo(f"{file}: {problem.pointer or '/'}: {problem.message}")
@@ -77,16 +81,36 @@ def check(files: tuple[Path, ...], config: Path | None) -> None:
     sys.exit(1 if failed else 0)
 
 
-def _problems_of(file: Path, config: Path | None) -> Sequence[Problem]:
+def _problems_of(file: Path, config: Path | None, *, asks: bool) -> Sequence[Problem]:
     """Problems of one file: of a route if it looks like one, else of settings."""
     try:
         plain = read_yaml(file)
         if isinstance(plain, dict) and {"model", "stable", "variants"} & set(plain):
             return problems_of_backends(parse_route(plain), load_settings(config))
-        read_seeds(load_settings(file))
+        settings = load_settings(file)
+        read_seeds(settings)
     except (InvalidDocument, InvalidSettings) as error:
         return error.problems
+    return () if settings.is_embedded else _problems_of_store(settings, asks=asks)
+
+
+def _problems_of_store(settings: Settings, *, asks: bool) -> Sequence[Problem]:
+    """What keeps a shared store from being used: its files, and when asked, what it says itself."""
+    if problem := unusable_file(settings.store_url):
+        return (Problem("/store/url", "file", problem),)
+    try:
+        if asks:
+            asyncio.run(_ask(store_from_url(settings.store_url, timeout_s=settings.store.timeout_s)))
+    except StoreUnavailable as error:
+        return (Problem("/store/url", "store", str(error)),)
     return ()
+
+
+async def _ask(store: Store) -> None:
+    try:
+        await store.open()
+    finally:
+        await store.close()
 
 
 def _refuse(problems: Sequence[Problem]) -> None:

@@ -211,6 +211,8 @@ def _problem(detail: ErrorDetails, renamed: Mapping[str, str]) -> Problem:
     pointer = renamed.get(pointer, pointer)
     kind = detail["type"]
     message = SENTENCES.get(kind, detail["msg"])
+    if kind == "same_urls":
+        pointer += f"/urls/{detail['ctx']['index']}"
     last = place[-1] if place else ""
     if kind == "string_type" and last in {"version", "stable", "model"} and not isinstance(detail["input"], str):
         message = f'a name is text: write it in quotes, {last}: "{detail["input"]}"'

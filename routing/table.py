@@ -167,8 +167,9 @@ class RemoteSpec(Value):
             raise PydanticCustomError("no_url", "give `url`, or `urls` with one entry for each server")
         if self.url is not None and self.urls is not None:
             raise PydanticCustomError("both_urls", "give `url` or `urls`, not both")
-        if self.urls is not None and len(set(self.urls)) < len(self.urls):
-            raise PydanticCustomError("same_urls", "`urls` names a server twice")
+        for index, url in enumerate(self.urls or ()):
+            if self.urls is not None and url in self.urls[:index]:
+                raise PydanticCustomError("same_urls", "{url} is listed twice", {"url": url, "index": index})
         return self
 
     @model_serializer(mode="wrap")

@@ -9,6 +9,7 @@ from gateway.backends.base import Call, Reply
 from gateway.backends.grpc_replies import GrpcReplies
 from gateway.backends.http2.connection import Http2Connection, Stream
 from gateway.backends.http2.heads import Head, KnownBlocks
+from gateway.backends.http2.reading import ReadingConnection
 from gateway.backends.places import Move, Places, is_own_limit
 from gateway.backends.replies import Replies
 from gateway.backends.sending import Sending
@@ -217,7 +218,7 @@ class Channel(Places[Http2Connection]):
         made: list[Http2Connection] = []
 
         def make() -> Http2Connection:
-            made.append(Http2Connection(self, self.known_blocks, self._max_answer_bytes))
+            made.append(ReadingConnection(self, self.known_blocks, self._max_answer_bytes))
             return made[-1]
 
         try:
@@ -240,15 +241,12 @@ class Channel(Places[Http2Connection]):
             self._give_back(Kind.BROKEN, "closed a new connection at once")
 
     def _refused(self, problem: Exception) -> None:
-        waiting, self._waiting = self._waiting, deque()
         if is_own_limit(problem):
+            waiting, self._waiting = self._waiting, deque()
             for sending in waiting:
                 self._fail(sending, Kind.OVERLOADED, f"could not be asked: {problem}")
             return
-        sentence = self._why_refused(problem)
-        self._on_refused(sentence)
-        for sending in waiting:
-            self._pass_on(sending, Kind.UNREACHABLE, sentence)
+        self._none_accepted(problem)
 
 
 def _kind_of(call: Call) -> Kind:

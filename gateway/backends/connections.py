@@ -1,7 +1,6 @@
 """The connections to one server: bounded, reused last in first out, with a bounded queue behind them."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from gateway.backends.connection import Connect, Connection
@@ -263,9 +262,5 @@ class Connections(Places[Connection]):
             self._serve_waiting()
             self._fail(sending, Kind.OVERLOADED, f"could not be asked: {problem}")
             return
-        sentence = self._why_refused(problem)
         self._waiting.appendleft(sending)
-        waiting, self._waiting = self._waiting, deque()
-        self._on_refused(sentence)
-        for each in waiting:
-            self._pass_on(each, Kind.UNREACHABLE, sentence)
+        self._none_accepted(problem)

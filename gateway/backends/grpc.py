@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from gateway.backends.base import Call
 from gateway.backends.channel import Channel
-from gateway.backends.grpc_question import ask_in_turn
+from gateway.backends.grpc_question import Connect, ask_in_turn
 from gateway.backends.grpc_replies import GrpcReplies
-from gateway.backends.http2.connection import PREFIX, Http2Connection
+from gateway.backends.http2.connection import PREFIX
 from gateway.backends.http2.hpack import literal
 from gateway.backends.places import Move
 from gateway.backends.probe import NotReady
 from gateway.backends.replies import Replies
-from gateway.backends.transport import Bounds, Target, address_of
+from gateway.backends.transport import Bounds, Target, address_of, connected
 from gateway.protocol.grpc_infer import InferWriter
 from gateway.protocol.grpc_models import named, read_metadata, read_ready
 from gateway.protocol.protobuf import Unreadable
@@ -52,7 +53,7 @@ class GrpcTransport:
     ) -> None:
         self._host, self._port, _ = address_of(target.url)
         self._target = target
-        self._loop = loop
+        self._connect: Connect = partial(connected, self._host, self._port)
         self._signature = signature
         self._infer = block_of_method(self._host, self._port, "ModelInfer")
         self._via, self._via_literal = "", b""
@@ -101,10 +102,6 @@ class GrpcTransport:
     def _message_of(self, call: Call) -> bytes:
         message = self._writer.write(call.request(), self._signature())
         return PREFIX.pack(0, len(message)) + message
-
-    async def _connect(self, make: Callable[[], Http2Connection]) -> Http2Connection:
-        _, connection = await self._loop.create_connection(make, self._host, self._port)
-        return connection
 
 
 def block_of_method(host: str, port: int, method: str) -> bytes:

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from gateway.backends.http2.connection import PREFIX, Http2Connection, Stream
 from gateway.backends.http2.heads import Head, KnownBlocks
-from gateway.backends.probe import MAX_PROBE_BYTES, PROBE_TIMEOUT_S, NoAnswer, NotReady
+from gateway.backends.http2.reading import ReadingConnection
+from gateway.backends.probe import MAX_PROBE_BYTES, PROBE_TIMEOUT_S, NotReady, answered_within
 
 Connect = Callable[[Callable[[], Http2Connection]], Awaitable[Http2Connection]]
 
@@ -73,15 +74,11 @@ async def ask_in_turn(
     connection = None
     try:
         for question in questions:
-            async with asyncio.timeout(timeout_s):
+            async with answered_within(timeout_s):
                 if connection is None:
-                    connection = await connect(lambda: Http2Connection(questioner, KnownBlocks(), MAX_PROBE_BYTES))
+                    connection = await connect(lambda: ReadingConnection(questioner, KnownBlocks(), MAX_PROBE_BYTES))
                 answer = await questioner.ask(connection, *question)
             yield answer
-    except TimeoutError:
-        raise NoAnswer(f"did not answer a probe within {timeout_s:g} s") from None
-    except (OSError, UnicodeError) as problem:
-        raise NotReady(f"refused connections: {problem}") from None
     finally:
         if connection is not None:
             connection.abort()

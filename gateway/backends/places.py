@@ -118,6 +118,14 @@ class Places(Generic[SocketT]):
         for sending in waiting:
             self._pass_on(sending, kind, sentence)
 
+    def _none_accepted(self, problem: Exception) -> None:
+        """No connection could be made: say it, and then what waits goes elsewhere."""
+        sentence = self._why_refused(problem)
+        waiting, self._waiting = self._waiting, deque()
+        self._on_refused(sentence)
+        for sending in waiting:
+            self._pass_on(sending, Kind.UNREACHABLE, sentence)
+
     def _why_refused(self, problem: Exception) -> str:
         if isinstance(problem, TimeoutError) and problem.errno is None:
             return f"refused connections: none was accepted within {self._connect_timeout_s:g} s"

@@ -1,6 +1,8 @@
 """Asking a remote server whether it can serve a version, and what the version's tensors are."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import orjson
@@ -63,6 +65,22 @@ class _Question:
             self.gone.set_result(None)
 
 
+@asynccontextmanager
+async def answered_within(timeout_s: float) -> AsyncIterator[None]:
+    """Bound one question, connecting included.
+
+    Raises:
+        NotReady: There was no connection, or no answer in time.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise NoAnswer(f"did not answer a probe within {timeout_s:g} s") from None
+    except (OSError, UnicodeError) as problem:
+        raise NotReady(f"refused connections: {problem}") from None
+
+
 async def ask(connect: Connect, head: bytes, timeout_s: float = PROBE_TIMEOUT_S) -> RawAnswer:
     """Send one request, all of it given as ``head``, over a connection of its own.
 
@@ -72,15 +90,11 @@ async def ask(connect: Connect, head: bytes, timeout_s: float = PROBE_TIMEOUT_S)
     question = _Question(asyncio.get_running_loop())
     connection = None
     try:
-        async with asyncio.timeout(timeout_s):
+        async with answered_within(timeout_s):
             connection = await connect(lambda: Connection(question, KnownHeads(), MAX_PROBE_BYTES))
             if connection.is_usable:
                 connection.send(question, head, b"")
             return await question.answer
-    except TimeoutError:
-        raise NoAnswer(f"did not answer a probe within {timeout_s:g} s") from None
-    except (OSError, UnicodeError) as problem:
-        raise NotReady(f"refused connections: {problem}") from None
     finally:
         if connection is not None:
             connection.abort()

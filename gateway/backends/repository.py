@@ -1,18 +1,15 @@
 """Triton's repository API and statistics: models loaded, unloaded and told of by a server, over HTTP or gRPC."""
 
-import asyncio
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import orjson
 
-from gateway.backends.connection import Connection
 from gateway.backends.grpc import block_of_method
 from gateway.backends.grpc_question import ask_in_turn
-from gateway.backends.http2.connection import Http2Connection
 from gateway.backends.probe import PROBE_TIMEOUT_S, NotReady, RawAnswer, ask
-from gateway.backends.transport import address_of
+from gateway.backends.transport import address_of, connected
 from gateway.protocol.grpc_models import in_repository, named, read_index, read_ready, read_statistics
 from gateway.protocol.protobuf import Unreadable
 from gateway.protocol.words import Numbers, States, UnreadableWords, parse_index, parse_statistics
@@ -106,22 +103,14 @@ class Repository:
             raise NotReady(f"answered {answer.status}: {_words(answer.body)}")
 
     async def _ask_http(self, verb: str, path: str, timeout_s: float) -> RawAnswer:
-        async def connect(make: Callable[[], Connection]) -> Connection:
-            _, connection = await asyncio.get_running_loop().create_connection(make, self._host, self._port)
-            return connection
-
         name = f"[{self._host}]" if ":" in self._host else self._host
         head = f"{verb} {self._prefix}{path} HTTP/1.1\r\nhost: {name}:{self._port}\r\nconnection: close\r\n"
         body = "content-type: application/json\r\ncontent-length: 2\r\n\r\n{}" if verb == "POST" else "\r\n"
-        return await ask(connect, (head + body).encode(), timeout_s)
+        return await ask(partial(connected, self._host, self._port), (head + body).encode(), timeout_s)
 
     async def _ask_grpc(self, method: str, message: bytes, timeout_s: float) -> bytes:
-        async def connect(make: Callable[[], Http2Connection]) -> Http2Connection:
-            _, connection = await asyncio.get_running_loop().create_connection(make, self._host, self._port)
-            return connection
-
         question = block_of_method(self._host, self._port, method), message
-        answers = ask_in_turn(connect, [question], timeout_s)
+        answers = ask_in_turn(partial(connected, self._host, self._port), [question], timeout_s)
         try:
             return await anext(answers)
         finally:

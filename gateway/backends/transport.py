@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from gateway.backends.connection import Connection
+from gateway.backends.connection import Connect
 from gateway.backends.connections import Connections
 from gateway.backends.heads import RequestHeads
 from gateway.backends.health import HealthRules
@@ -18,6 +19,8 @@ from gateway.protocol.shapes import Signature
 
 DEFAULT_RULES = HealthRules()
 PORTS = {"http": 80, "grpc": 8001}
+
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,9 @@ class HttpTransport:
         on_refused: Callable[[str], None],
         move: Move,
     ) -> None:
-        self._host, self._port, prefix = address_of(target.url)
-        self._heads = RequestHeads(self._host, self._port, prefix, target.model, target.version)
-        self._loop = loop
+        host, port, prefix = address_of(target.url)
+        self._connect: Connect = partial(connected, host, port)
+        self._heads = RequestHeads(host, port, prefix, target.model, target.version)
         self.pool = Connections(
             target.url,
             self._heads,
@@ -112,9 +115,11 @@ class HttpTransport:
         """Ask its ready and its metadata endpoint."""
         return await inspect(self._connect, self._heads.ready, self._heads.metadata)
 
-    async def _connect(self, make: Callable[[], Connection]) -> Connection:
-        _, connection = await self._loop.create_connection(make, self._host, self._port)
-        return connection
+
+async def connected(host: str, port: int, make: Callable[[], ProtocolT]) -> ProtocolT:
+    """A new connection; raises what the loop does where there is none."""
+    _, connection = await asyncio.get_running_loop().create_connection(make, host, port)
+    return connection
 
 
 def address_of(url: str) -> tuple[str, int, str]:

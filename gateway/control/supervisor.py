@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing, suppress
 from time import monotonic
 from typing import Any
 
 from gateway.control.disk_copy import DiskCopy, Table
+from gateway.control.homing import RETRY_FIRST_S, RETRY_MAX_S, Homing
 from gateway.control.judge import Judge
 from gateway.control.measures import Measures
 from gateway.control.messages import (
@@ -27,18 +27,16 @@ from gateway.control.messages import (
 )
 from gateway.control.presence import Presence
 from gateway.control.reach import Reach
+from gateway.control.saving import Saving
 from gateway.control.sharing import Sharing
 from gateway.control.workers import Member, Workers
 from gateway.control.writes import Writes
 from gateway.errors import CannotStart
 from gateway.metrics.totals import Samples
 from routing.errors import (
-    NewerSchema,
     OutcomeUnknown,
     PositionLost,
-    RouteNotFound,
     RoutingError,
-    StaleRevision,
     StoreUnavailable,
 )
 from routing.store import Record, Store
@@ -46,10 +44,7 @@ from routing.table import Route
 
 log = logging.getLogger("turnout.supervisor")
 
-RETRY_FIRST_S = 0.05
-RETRY_MAX_S = 0.5  # a store that is back is found in less than a second
 STALE_AFTER_S = 10.0
-SAVE_AFTER_S = 0.02  # the disk copy waits so long for more changes, and stays out of the way of this one
 STOP_S = 3.0  # an end must not wait for a store that hangs
 
 
@@ -90,8 +85,9 @@ class Supervisor:
         self._copy = copy
         self._check_s = check_s
         self._table = Table()
+        self._saving = Saving(copy, self._table, self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_open = self._is_unsaved = self._is_saving = False
+        self._is_open = False
         self._reading = asyncio.Lock()
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
@@ -101,6 +97,7 @@ class Supervisor:
         self.unready: Mapping[str, Mapping[str, str]] = {}
         self.sharing = Sharing(store.pool, replica_id, self._lowered)
         self.reach = Reach(stale_after_s, lambda is_stale: workers.down(StoreAway(is_stale)))
+        self._homing = Homing(self._table, self._saving, self._writes, self.reach, lambda: self._is_open, self._written)
         self._presence = Presence(store, replica_id, self._served)
         self._presence.on_heard = lambda said, at_s: self._measures.heard(said["applied"], at_s)
         workers.on_up = self._hear
@@ -128,7 +125,7 @@ class Supervisor:
             if copied is None or not copied.documents:
                 await self._store.close()
                 raise CannotStart(
-                    f"the store cannot be reached and there is no disk copy to serve from: {error}"
+                    f"store.url, which TURNOUT_STORE__URL overrides: {error}; there is no disk copy to serve from"
                 ) from None
             self.reach.lost(error)
             log.warning("serving from the disk copy", extra={"routes": len(copied.documents)})
@@ -136,7 +133,7 @@ class Supervisor:
                 self._push(model, revision, data)
             position = ""
         for lower in self._table.lowers.values():
-            self._spawn(self._bring_home(lower))
+            self._spawn(self._homing.bring(lower))
         self._is_read.set()
         self._spawn(self._follow(position))
         self._spawn(self._check())
@@ -154,10 +151,10 @@ class Supervisor:
             _, late = await asyncio.wait(self._tasks, timeout=STOP_S)
             if late:
                 log.error("tasks of the supervisor did not end in time", extra={"tasks": len(late)})
-        if self._is_unsaved:
+        if self._saving.is_unsaved:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
-                    await self._save()
+                    await self._saving.now()
         if self.reach.is_there:
             await self._leave()
         await self._store.close()
@@ -197,7 +194,7 @@ class Supervisor:
     async def keep(self, record: Record) -> None:
         """A person's edit was stored: serve it, and have it on the disk before anybody is told of it."""
         self._changed(record)
-        await self._save()
+        await self._saving.now()
 
     def _served(self) -> dict[str, Any]:
         refused = {model: refusal.revision for model, refusal in self.refused.items()}
@@ -260,45 +257,7 @@ class Supervisor:
         """A guard tripped: its siblings first, then the disk, then the store."""
         self._table.lowers[message.model, message.version] = message
         self._workers.down(Lower(message.model, message.version, message.epoch))
-        self._spawn(self._bring_home(message))
-
-    async def _bring_home(self, lowered: Lowered) -> None:
-        """Write a lower into the store: to the disk first, then as often as it takes."""
-        key = (lowered.model, lowered.version)
-        await self._save()
-        change_id = secrets.token_hex(16)
-        wait_s = RETRY_FIRST_S
-        while not await self._is_home(lowered, change_id):
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, RETRY_MAX_S)
-        if self._table.lowers.get(key) is lowered:
-            del self._table.lowers[key]
-        await self._save()
-
-    async def _is_home(self, lowered: Lowered, change_id: str) -> bool:
-        """Try once; False to try again."""
-        if not self._is_open:
-            return False
-        try:
-            record = await self._writes.lower(lowered, change_id)
-        except (StoreUnavailable, OutcomeUnknown) as error:
-            self.reach.lost(error)
-            return False
-        except RouteNotFound:
-            # A store that was flushed gets the route offered back; one that was deleted meanwhile needs no lower.
-            return lowered.model not in self._table.documents
-        except (StaleRevision, NewerSchema):  # a document of a newer release may be one of ours again
-            return False
-        except RoutingError as error:
-            log.error("a lower was refused", extra={"model": lowered.model, "reason": str(error)})
-            return True
-        except Exception:  # whatever the store holds, a lower is not forgotten
-            log.exception("a lower could not be written", extra={"model": lowered.model})
-            return False
-        self.reach.found()  # the watch need not have noticed that the store was away
-        if record is not None and record.revision > self.known(record.model):
-            self._changed(record)
-        return True
+        self._spawn(self._homing.bring(message))
 
     # Down from the store.
 
@@ -389,13 +348,18 @@ class Supervisor:
             self._workers.down(Forget(model))
             self._presence.change()
         if self._table.documents or gone:
-            await self._save()
+            await self._saving.now()
 
     async def _fetch(self, model: str) -> None:
         record = await self._store.load(model)
         if record is not None:
             self._changed(record)
-            self._save_soon()
+            self._saving.soon()
+
+    def _written(self, record: Record) -> None:
+        """A lower is in the store; what is newer may have come first."""
+        if record.revision > self.known(record.model):
+            self._changed(record)
 
     def _changed(self, record: Record) -> None:
         """The store holds this record: serve it, unless a newer one came first."""
@@ -420,28 +384,6 @@ class Supervisor:
         """Newest revision of a route that this replica has seen; 0: none."""
         held = self._table.documents.get(model)
         return held[0] if held else 0
-
-    def _save_soon(self) -> None:
-        """Bring the disk copy up to date beside the watch; changes that come meanwhile go with the next."""
-        self._is_unsaved = True
-        if not self._is_saving:
-            self._is_saving = True
-            self._spawn(self._save_changes())
-
-    async def _save_changes(self) -> None:
-        try:
-            while self._is_unsaved:
-                await asyncio.sleep(SAVE_AFTER_S)
-                self._is_unsaved = False
-                await self._save()
-        finally:
-            self._is_saving = False
-
-    async def _save(self) -> None:
-        try:
-            await self._copy.write(self._table)
-        except OSError as error:
-            log.error("the disk copy cannot be written", extra={"reason": str(error)})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(_logged(work))

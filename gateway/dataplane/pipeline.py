@@ -267,8 +267,8 @@ class Pipeline:
         route = exchange.route
         assert route is not None
         if trial.may_fail_over and may_fail_over(reply.kind) and now_s < exchange.deadline_s:
-            # Once it is lowered, there are only those that were on their way.
-            if trial.arm.evidence.lowered or self.budgets.take(route, now_s):
+            # Once it gets no more, there are only those that were on their way.
+            if self._gets_no_more(trial.arm) or self.budgets.take(route, now_s):
                 trial.refusal = reply
                 exchange.cancel = pending
                 route.stable.evidence.counters.failovers += 1
@@ -279,6 +279,12 @@ class Pipeline:
         # Where only the deadline kept stable from being asked, there is no proof, and nobody is charged.
         self._observer.judged(exchange, reply.kind, Kind.CANCELLED if trial.may_fail_over else None)
         return False
+
+    def _gets_no_more(self, canary: Arm) -> bool:
+        """Whether nobody is sent there any more: a guard has lowered it, or an edit has taken its weight."""
+        route = self._runtime.current.routes.get(canary.model)
+        now = None if route is None else route.by_version.get(canary.version)
+        return canary.evidence.lowered or now is None or not now.weight_ppm
 
     def _in_time(self, exchange: Exchange, reply: Reply, now_s: float) -> Reply:
         """What goes out where an attempt did not go well: the request's own time may have run out with it."""

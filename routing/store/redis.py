@@ -25,7 +25,7 @@ from routing.store.junk import Junk
 from routing.store.redis_pool import RedisPool
 from routing.store.redis_sentinel import Sentinels
 from routing.store.redis_side import HASH, SideKeys, WrongType
-from routing.store.redis_url import place_in
+from routing.store.redis_url import place_in, unusable_file
 
 COMMAND_TIMEOUT_S = 1.0  # one command, from waiting for a connection to the whole reply
 WATCH_BLOCK_S = 1.0  # how long the server holds a watch without news; then the store's identity is checked
@@ -62,6 +62,7 @@ class RedisStore:
         self.pool = RedisPool(self._side, self.junk)
         self._timeout_s = command_timeout_s
         self._block_s = block_s
+        self._url = url
         place = place_in(url)
         self._options: dict[str, Any] = {
             **parse_url(place.url),
@@ -77,7 +78,7 @@ class RedisStore:
         if place.sentinels:
             sentinels = Sentinels(place, self._options)
             self._options |= {"find": sentinels.find, "connection_class": sentinels.connection_class}
-            self._where = f"{place.service} of the Sentinels"
+            self._where = f"{place.service!r} of the Sentinels {sentinels.names}"
         self._commands: BlockingConnectionPool | None = None
         self._watches: BlockingConnectionPool | None = None
 
@@ -85,6 +86,8 @@ class RedisStore:
         """See Store."""
         if self._commands is not None:
             return
+        if problem := unusable_file(self._url):
+            raise StoreUnavailable(f"redis at {self._where} cannot be asked: {problem}")
         self._commands = BlockingConnectionPool(**{**self._options, "max_connections": CONNECTIONS})
         self._watches = BlockingConnectionPool(**{**self._options, "max_connections": WATCHES})
         try:
@@ -100,6 +103,14 @@ class RedisStore:
             if pool is not None:
                 with contextlib.suppress(RedisError):
                     await pool.disconnect()
+
+    @property
+    def _who(self) -> str:
+        """As whom it is asked."""
+        user, password = (self._options.get(name) for name in ("username", "password"))
+        if password is None:
+            return "to be asked without a password, and the URL has none"
+        return f"user {user or 'default'!r} with the password of the URL"
 
     async def load(self, model: str) -> Record | None:
         """See Store."""
@@ -262,7 +273,9 @@ class RedisStore:
         try:
             async with asyncio.timeout(timeout_s):
                 yield
-        except (ResponseError, BusyLoadingError, AuthenticationError) as error:
+        except AuthenticationError as error:
+            raise StoreUnavailable(f"redis at {self._where} refused {self._who}: {error}") from error
+        except (ResponseError, BusyLoadingError) as error:
             if "WRONGTYPE" in str(error):  # of a script it stands in the middle
                 raise WrongType(f"redis at {self._where} refused: {error}; nothing was changed") from error
             raise StoreUnavailable(f"redis at {self._where} refused: {error}; nothing was changed") from error

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection
+from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as Refused
-from redis.exceptions import RedisError
 
 from routing.store.redis_url import Place
 
@@ -68,23 +67,40 @@ class Sentinels:
         """Of connections to the server."""
         return SoughtSSLConnection if self._is_secure else SoughtConnection
 
+    @property
+    def names(self) -> str:
+        """Where they are, as in a sentence."""
+        return ", ".join(_name(*address) for address in self._place.sentinels)
+
     async def find(self) -> tuple[str, int]:
         """Host and port of the master.
 
         Raises:
             redis.exceptions.ConnectionError: No Sentinel can be asked, or none knows the service.
         """
-        asked = {asyncio.ensure_future(self._ask(host, port)) for host, port in self._place.sentinels}
+        said: list[str] = []
+        asked = {asyncio.ensure_future(self._told(host, port)) for host, port in self._place.sentinels}
         try:
             for answer in asyncio.as_completed(asked):
-                with suppress(RedisError, OSError):
-                    if (found := await answer) is not None:
-                        return found
+                place, found = await answer
+                if not isinstance(found, str):
+                    return found
+                said.append(f"{place} {found}")
         finally:
             for one in asked:
                 one.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
-        raise Refused(f"no Sentinel names a master of {self._place.service!r}")
+        raise Refused(f"no Sentinel names a master of {self._place.service!r}: {'; '.join(sorted(said))}")
+
+    async def _told(self, host: str, port: int) -> tuple[str, tuple[str, int] | str]:
+        """Name of a Sentinel, and whom it calls the master, or why not."""
+        try:
+            found = await self._ask(host, port) or "does not know it"
+        except AuthenticationError as error:
+            found = f"refused the user or password of Sentinels in the URL: {error}"
+        except (RedisError, OSError) as error:
+            found = f"cannot be reached: {error}"
+        return _name(host, port), found
 
     async def _ask(self, host: str, port: int) -> tuple[str, int] | None:
         kind = SSLConnection if self._is_secure else Connection
@@ -98,3 +114,7 @@ class Sentinels:
         finally:
             await connection.disconnect(nowait=True)
         return (found[0].decode(), int(found[1])) if found else None
+
+
+def _name(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

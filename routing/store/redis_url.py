@@ -1,5 +1,7 @@
 """What a Redis URL says: one server, or the Sentinels that know which one it is."""
 
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -42,13 +44,44 @@ def place_in(url: str) -> Place:
         _check_tls(scheme, options)
         if is_sentinel:
             return _with_sentinels(scheme, parts.netloc, parts.path, options)
-        host, _ = parts.hostname, parts.port
+        host = parts.hostname
+        _check_port(parts.port)
     except ValueError as error:
         raise ValueError(f"the redis URL cannot be read: {error}") from None
     database = parts.path.removeprefix("/")
     if not host or parts.fragment or (database and not database.isdigit()):
         raise ValueError("a redis URL is redis://HOST:PORT/DB, where DB is a number and may be left out")
     return Place(url)
+
+
+def unusable_file(url: str) -> str:
+    """Why TLS cannot use a file that a URL names; empty where it can use all of them."""
+    options = dict(parse_qsl(urlsplit(place_in(url).url).query))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authorities, own, key = (options.get(f"ssl_{name}") for name in ("ca_certs", "certfile", "keyfile"))
+    password = options.get("ssl_password", "")
+    uses: tuple[tuple[str, str | None, Callable[[str], None]], ...] = (
+        ("ssl_ca_certs", authorities, context.load_verify_locations),
+        ("ssl_keyfile", key, _readable),
+        ("ssl_certfile", own, lambda file: context.load_cert_chain(file, key, password)),
+    )
+    for option, file, use in uses:
+        try:
+            if file is not None:
+                use(file)
+        except OSError as error:  # those of TLS too
+            return f"{option} {file} cannot be used: {error.strerror or error}"
+    return ""
+
+
+def _readable(file: str) -> None:
+    with open(file, "rb"):
+        pass
+
+
+def _check_port(port: int | None) -> None:
+    if port == 0:
+        raise ValueError("nobody listens on port 0: leave the port out for the usual one")
 
 
 def _check_options(options: dict[str, str], also: tuple[str, ...]) -> None:
@@ -86,4 +119,5 @@ def _address(text: str) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname:
         raise ValueError("a Sentinel is HOST:PORT")
+    _check_port(parts.port)
     return parts.hostname, parts.port or SENTINEL_PORT

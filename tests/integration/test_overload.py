@@ -158,3 +158,27 @@ def test_a_dead_canary_costs_stable_no_more_than_the_budget(
     assert bound_hits(gateway, "retries.ratio") - before == drawn["2"] - retried
     charged = gateway.arm("half", "2")["counters"]["charged"]
     assert charged == drawn["2"], "a failure that stable was not asked about is charged at once"
+
+
+def test_what_is_on_its_way_when_a_canary_is_lowered_by_hand_is_asked_of_stable_without_a_budget(
+    gateway: GatewayProcess, stable: FaultBackend, canary: FaultBackend
+) -> None:
+    stable.set("ok")
+    canary.set("error_500")
+    variants = [{"version": "1", "weight": 0}, {"version": "2", "weight": 100}]
+    add_route(gateway, "lowered", {"1": stable, "2": canary}, variants=variants)
+    spent = storm(gateway.data_port, lambda client, n: client.infer("lowered", BODY), requests=20, clients=1)
+    assert spent[-1].status == 500, "nothing of the budget is left, and no pause gives more than 3 back"
+    before, failed_over = bound_hits(gateway, "retries.ratio"), gateway.arm("lowered", "1")["counters"]["failovers"]
+    canary.pause()
+    try:
+        with held(gateway, "lowered", 5) as answers:
+            with gateway.admin() as admin:
+                assert admin.send("POST", "/admin/v1/routes/lowered/flip", {"reason": "enough"}).status == 200
+            eventually(lambda: gateway.arm("lowered", "2")["weight_ppm"] == 0, what="the flip to be served")
+            canary.resume()
+    finally:
+        canary.resume()
+    assert {(answer.status, answer.role) for answer in answers} == {(200, "stable")}
+    assert len(answers) == gateway.arm("lowered", "1")["counters"]["failovers"] - failed_over == 5
+    assert bound_hits(gateway, "retries.ratio") == before

@@ -89,7 +89,11 @@ def test_all_problems_come_at_once_with_their_pointers() -> None:
         ({"backends": {"2": {"kind": "oip", "url": "http://h/x"}}}, "/backends/2/url", "without a path"),
         ({"backends": {"2": {"kind": "oip"}}}, "/backends/2", "give `url`, or `urls`"),
         ({"backends": {"2": {"kind": "oip", "url": "http://h", "urls": ["http://i"]}}}, "/backends/2", "not both"),
-        ({"backends": {"2": {"kind": "oip", "urls": ["http://h", "http://h"]}}}, "/backends/2", "twice"),
+        (
+            {"backends": {"2": {"kind": "oip", "urls": ["http://h", "http://h"]}}},
+            "/backends/2/urls/1",
+            "http://h is listed twice",
+        ),
         ({"backends": {"2": {"kind": "oip", "urls": []}}}, "/backends/2/urls", "1 to 16"),
         ({"backends": {"2": {"kind": "oip", "urls": [f"http://h:{n}" for n in range(17)]}}}, "/backends/2/urls", "16"),
         ({"backends": {"2": {"kind": "oip", "url": "grpc://h:8001"}}}, "/backends/2/url", "only a backend of kind"),
