@@ -110,7 +110,9 @@ class HttpTransport:
 
     async def inspect(self) -> Signature:
         """Ask its ready and its metadata endpoint."""
-        return await inspect(self._connect, self._heads.ready, self._heads.metadata)
+        signature = await inspect(self._connect, self._heads.ready, self._heads.metadata)
+        self.pool.expect_strings(bool(signature.strings))
+        return signature
 
     async def _connect(self, make: Callable[[], Connection]) -> Connection:
         _, connection = await self._loop.create_connection(make, self._host, self._port)
