@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.builders import scale_model
 from tests.gateway_process import GatewayProcess, eventually
 from tests.triton_server import TritonServer, missing
 
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 ROW = [1.0, 2.0, 3.0, 4.5]
 REQUEST = {"id": "seven", "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": ROW}]}
+WORDS = {"name": "s", "shape": [1], "datatype": "BYTES", "data": ["word"]}
+WITH_WORDS = {"inputs": [*REQUEST["inputs"], WORDS]}
 
 
 def route(*urls: str) -> dict[str, Any]:
@@ -118,3 +121,33 @@ def test_by_http_triton_works_on_when_nobody_waits_and_its_queue_can_be_told_a_t
         late = client.infer("credit", {**REQUEST, "parameters": {"timeout": 100_000}})
         slow.join()
         assert (late.status, late.json()) == (503, {"error": "Request timeout expired"})
+
+
+@pytest.mark.parametrize("port", ["http", "grpc"])
+def test_another_build_under_the_same_version_is_described_anew_and_held_back(tmp_path: Path, port: str) -> None:
+    """Triton puts a changed model in the place of the old one without a moment in which it is not ready."""
+    scale_model(tmp_path / "models" / "credit" / "3")
+    with TritonServer(tmp_path / "triton", "scale", (3,), explicit=True) as triton:
+        assert triton.get("/v2/repository/models/scale/load", body=b"{}")[0] == 200
+        at = {
+            "kind": "triton",
+            "model": "scale",
+            "version": "3",
+            "url": {"http": triton.url, "grpc": triton.grpc_url}[port],
+        }
+        split = {
+            "model": "credit",
+            "stable": "3",
+            "variants": [{"version": "3", "weight": 50}, {"version": "new", "weight": 50}],
+            "backends": {"new": at},
+        }
+        settings = {"backends": {"check_s": 0.2}}
+        models = tmp_path / "models"
+        with GatewayProcess(tmp_path / "g", routes=[split], models=models, settings=settings) as gateway:
+            eventually(lambda: gateway.arm("credit", "new")["contract"]["verdict"] == "kept", 20)
+            config = tmp_path / "triton" / "repository" / "scale" / "config.pbtxt"
+            config.write_text(config.read_text().replace('"y" data_type: TYPE_FP32', '"y" data_type: TYPE_FP64'))
+            assert triton.get("/v2/repository/models/scale/load", body=b"{}")[0] == 200
+            eventually(lambda: gateway.arm("credit", "new")["contract"]["verdict"] == "broken")
+            with gateway.client() as client:
+                assert {client.infer("credit", WITH_WORDS).role for _ in range(20)} == {"stable"}
