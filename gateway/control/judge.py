@@ -10,7 +10,7 @@ from typing import Any
 from gateway.control.messages import Count, Counted, Lowered
 from gateway.control.pooled import Pooled
 from routing.analysis.merged import is_shared
-from routing.analysis.objective import Trip
+from routing.analysis.objective import ERRORS, FUSE, Trip
 from routing.codec import decode, lowered_as_in
 from routing.document import Document, RouteDocument
 from routing.errors import NewerSchema, RoutingError
@@ -194,8 +194,9 @@ class Judge:
     def _act(self, model: str, version: str, merged: Pooled, trip: Trip) -> None:
         document = self._documents[model]
         stable = self._merged[model].get(document.route.stable)
-        if stable is not None and is_shared(stable.detector.evidence(trip.objective)):
-            self._hold(document, version, merged, f"stable breaks {trip.objective} too: {trip.sentence()}")
+        name = ERRORS if trip.objective == FUSE else trip.objective
+        if stable is not None and is_shared(stable.detector.evidence(name)):
+            self._hold(document, version, merged, f"stable breaks {name} too: {trip.sentence()}")
         elif not self._has_stable(model):
             self._hold(document, version, merged, f"stable is not ready: {trip.sentence()}")
         elif not document.route.enforce:

@@ -7,7 +7,7 @@ from gateway.control.messages import Count
 from gateway.runtime.promises import slo_objectives
 from routing.analysis.guard import KeyCap
 from routing.analysis.merged import MergedDetector
-from routing.analysis.objective import Trip
+from routing.analysis.objective import FUSE, Trip, held_against_stable
 from routing.document import RouteDocument
 
 KEYS_KEPT = 256  # of an objective, that who goes on from here remembers the charges of
@@ -24,7 +24,8 @@ class Pooled:
     """
 
     def __init__(self, document: RouteDocument, epoch: int, *, is_stable: bool) -> None:
-        self._objectives = slo_objectives(document.route.slo)
+        promised = slo_objectives(document.route.slo)
+        self._objectives = held_against_stable(promised) if is_stable else promised
         self._caps: dict[str, KeyCap] = {}
         self._pending: dict[str, tuple[int, int]] = {}
         self.epoch = epoch
@@ -59,7 +60,7 @@ class Pooled:
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers by objective."""
-        return {
+        found: dict[str, Any] = {
             o.name: {
                 "p0": o.p0,
                 "c": o.c,
@@ -69,6 +70,7 @@ class Pooled:
             }
             for o in self._objectives
         }
+        return found if self.is_stable else found | {FUSE: self.detector.fuse()}
 
     def as_state(self) -> dict[str, Any]:
         """All of it but what is pending, as plain data."""

@@ -9,7 +9,7 @@ from gateway.runtime.contracts import ContractCheck
 from routing.analysis.guard import FRESH_MAX, Detector, KeyCap
 from routing.analysis.histogram import Histogram
 from routing.analysis.merged import MergedDetector
-from routing.analysis.objective import ERRORS, Objective, Trip
+from routing.analysis.objective import Objective, Trip, held_against_stable
 from routing.analysis.outcome import Kind
 
 Header = tuple[bytes, bytes]
@@ -112,6 +112,7 @@ class Evidence:
         "_caps",
         "_drawn",
         "_fresh",
+        "_held",
         "_histogram",
         "_hits",
         "_judged",
@@ -146,8 +147,8 @@ class Evidence:
         self._histogram = Histogram()
         self.latencies_s: list[float] = []
         self.detector = Detector(self.objectives)
-        with_errors = [o for o in self.objectives if o.name == ERRORS] or [Objective(ERRORS, 0.01)]
-        self.merged = MergedDetector([*with_errors, *(o for o in self.objectives if o.threshold_s is not None)])
+        self._held = held_against_stable(self.objectives)
+        self.merged = MergedDetector(self._held)
         self.trip: Trip | None = None
         self.lowered = False
         self.alarm = ""
@@ -201,8 +202,7 @@ class Evidence:
         seen = drawn - self._drawn - self.unsent
         self._drawn, self.unsent = drawn, 0
         if seen or self._hits:
-            names = [ERRORS, *(o.name for o in self.objectives if o.threshold_s is not None)]
-            self.merged.flush({name: (seen, self._hits.get(name, 0)) for name in names})
+            self.merged.flush({o.name: (seen, self._hits.get(o.name, 0)) for o in self._held})
             self._untold += seen
             self._hits = {}
 
@@ -215,7 +215,7 @@ class Evidence:
         fresh, self._fresh = self._fresh, {}
         if not attempts and not fresh:
             return {}
-        return {o.name: (attempts, fresh.get(o.name, [])) for o in self.objectives}
+        return {o.name: (attempts, fresh.get(o.name, [])) for o in self._held}
 
 
 class Named:

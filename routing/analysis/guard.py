@@ -4,10 +4,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from routing.analysis.ecusum import C_DEFAULT, fuse_length
-from routing.analysis.objective import FUSE, Objective, Trip
+from routing.analysis.objective import FUSE, Objective, Trip, tolerated_failures
 from routing.analysis.ordered import OrderedCusum, State
 
-FUSE_P0_DEFAULT = 0.01  # where there is no SLO for errors
 CHARGES_PER_KEY = 2
 FRESH_MAX = 256  # hits kept for who adds up detectors; of more between two calls nothing is said
 KEYS_MAX = 4_096  # keys with charges that are remembered, those charged longest ago are forgotten first
@@ -87,7 +86,7 @@ class Detector:
 
     def __init__(self, slo: Sequence[Objective], fuse_p0: float | None = None) -> None:
         errors = next((objective for objective in slo if objective.threshold_s is None), None)
-        self._fuse_p0 = fuse_p0 or (errors.p0 if errors else FUSE_P0_DEFAULT)
+        self._fuse_p0 = fuse_p0 or tolerated_failures(slo)
         self._fuse = fuse_length(self._fuse_p0)
         self._errors = _Watch(errors, self._fuse)
         self._slow = [
@@ -98,6 +97,7 @@ class Detector:
         self._lowest_s = min((threshold_s for _, threshold_s, _ in self._slow), default=float("inf"))
         self._watches = [self._errors, *(watch for _, _, watch in self._slow)]
         self._next_ticket = 0
+        self._told_unfailed = self._told_failed = 0
         self.tripped = False
 
     def dispatched(self) -> int:
@@ -152,10 +152,23 @@ class Detector:
         return self._trip(self._errors, self._errors.hit(ticket, key_hash))
 
     def take(self) -> dict[str, tuple[int, list[int | None]]]:
-        """By objective, attempts and the keys of hits since the last call: what a merged detector adds up."""
+        """By objective, attempts and the keys of hits since the last call: what a merged detector adds up.
+
+        For the fuse every attempt that is not a hit counts as one that broke the run, those in flight and those set
+        aside too, and every hit counts, of whatever key, so no key is told.
+        """
         watches = self._watches
         found = {w.objective.name: w.take(self._attempts(w)) for w in watches if w.objective}
+        found[FUSE] = self._take_run()
         return {name: news for name, news in found.items() if news[0] or news[1]}
+
+    def _take_run(self) -> tuple[int, list[int | None]]:
+        hits = self._errors.evidence.hits
+        failed = min(hits - self._told_failed, FRESH_MAX)
+        unfailed = max(self._next_ticket - hits - self._told_unfailed, 0)
+        self._told_failed = hits
+        self._told_unfailed += unfailed
+        return unfailed + failed, [None] * failed
 
     @property
     def judged(self) -> int:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from routing.analysis.objective import Objective, Trip
+from routing.analysis.ecusum import C_DEFAULT, fuse_length
+from routing.analysis.objective import FUSE, Objective, Trip, tolerated_failures
 
 SHARED_EVIDENCE = 1_000.0
 
@@ -18,13 +19,22 @@ class MergedDetector:
 
     Count attempts when they are dispatched and hits when they are known: hits that are known before the answers
     beside them then meet the attempts they were sent with.
+
+    The order within a flush is not known, so a single attempt in it that did not fail ends the run of the fuse, and
+    the failures beside it begin none: a run here is one in whatever order the attempts were.
+
+    Args:
+        slo: Objectives with different names.
     """
 
     def __init__(self, slo: Sequence[Objective]) -> None:
+        self._fuse_p0 = tolerated_failures(slo)
+        self._fuse = fuse_length(self._fuse_p0)
+        self._run = 0
         self._tests = {objective.name: (objective, objective.test) for objective in slo}
         self._odds = {name: test.start for name, (_, test) in self._tests.items()}
-        self._attempts = dict.fromkeys(self._tests, 0)
-        self._charged = dict.fromkeys(self._tests, 0)
+        self._attempts = dict.fromkeys([*self._tests, FUSE], 0)
+        self._charged = dict.fromkeys([*self._tests, FUSE], 0)
         self.tripped = False
 
     def flush(self, deltas: Mapping[str, tuple[int, int]]) -> Trip | None:
@@ -32,7 +42,7 @@ class MergedDetector:
 
         Args:
             deltas: Attempts and hits by the name of an objective. There may be more hits than attempts (they were
-                dispatched before the last flush). Unknown names are passed over.
+                dispatched before the last flush). Unknown names are passed over. ``"fuse"``: failures of whatever key.
         """
         trip = None
         for name, (attempts, hits) in deltas.items():
@@ -44,24 +54,43 @@ class MergedDetector:
             self._charged[name] += hits
             if self.evidence(name) >= objective.c:
                 trip = trip or self._trip(objective)
-        return trip
+        return trip or self._burn(*deltas.get(FUSE, (0, 0)))
 
     def as_state(self) -> dict[str, Any]:
         """What another detector of the same objectives goes on from, as plain data."""
-        return {name: [list(odds), self._attempts[name], self._charged[name]] for name, odds in self._odds.items()}
+        held = {**self._odds, FUSE: (self._run,)}
+        return {name: [list(odds), self._attempts[name], self._charged[name]] for name, odds in held.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``as_state`` gave; objectives that are not of the same form begin anew."""
         for name, (odds, attempts, charged) in state.items():
-            if name in self._tests and len(odds) == len(self._odds[name]):
+            if name == FUSE:
+                (self._run,) = map(int, odds)
+            elif name in self._tests and len(odds) == len(self._odds[name]):
                 self._odds[name] = tuple(map(float, odds))
-                self._attempts[name], self._charged[name] = int(attempts), int(charged)
+            else:
+                continue
+            self._attempts[name], self._charged[name] = int(attempts), int(charged)
 
     def evidence(self, name: str) -> float:
         """Odds against the objective, 1 where it is not known."""
         if name not in self._tests:
             return 1.0
         return self._tests[name][1].evidence(self._odds[name])
+
+    def fuse(self) -> dict[str, Any]:
+        """How far the fuse has burnt, as plain data."""
+        return {"p0": self._fuse_p0, "run": self._run, "length": self._fuse, "charged": self._charged[FUSE]}
+
+    def _burn(self, attempts: int, hits: int) -> Trip | None:
+        self._attempts[FUSE] += attempts
+        self._charged[FUSE] += hits
+        self._run = 0 if attempts > hits else self._run + hits
+        if self.tripped or self._run < self._fuse:
+            return None
+        self.tripped = True
+        counts = self._attempts[FUSE], self._charged[FUSE]
+        return Trip(FUSE, self._fuse_p0, C_DEFAULT, 1.0, *counts, run=self._run)
 
     def _trip(self, objective: Objective) -> Trip | None:
         if self.tripped:

@@ -1,11 +1,13 @@
 """What a version promises, and the sentence when it breaks the promise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routing.analysis.ecusum import C_DEFAULT, Ecusum
 
 ERRORS = "errors"
 FUSE = "fuse"
+MAX_RATE_DEFAULT = 0.01  # tolerated failures where there is no SLO for errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,16 @@ def objectives(
         if limit_ms is not None:
             found.append(Objective(f"latency_{name}", p0, limit_ms / 1_000))
     return tuple(found)
+
+
+def tolerated_failures(slo: Sequence[Objective]) -> float:
+    """Share of failures, 0 to 1, that a fuse beside these objectives is cut for."""
+    return next((objective.p0 for objective in slo if objective.threshold_s is None), MAX_RATE_DEFAULT)
+
+
+def held_against_stable(slo: Sequence[Objective]) -> tuple[Objective, ...]:
+    """What stable is watched for, so that faults it shares are known: its failures always, errors first."""
+    return Objective(ERRORS, tolerated_failures(slo)), *(o for o in slo if o.threshold_s is not None)
 
 
 @dataclass(frozen=True, slots=True)

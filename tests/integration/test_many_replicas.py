@@ -102,6 +102,20 @@ def test_three_that_each_saw_a_third_of_the_errors_flip_what_none_would_alone(fl
     assert fleet.canary.counts()["requests"] == asked
 
 
+def test_a_run_of_failures_over_gateways_flips_a_route_without_an_slo(fleet: Fleet) -> None:
+    assert fleet.gateways[0].edit("credit", {"slo": None}).status == 200
+    for gateway in fleet.gateways:
+        eventually(lambda gateway=gateway: gateway.status("credit")["revision"] == 2, 2, "the edit everywhere")
+    customers = fleet.customers(6)
+    fleet.canary.set("error_500")
+    for number, gateway in enumerate(fleet.gateways):
+        assert fleet.ask(gateway, customers[number::REPLICAS]) == [200] * 2
+    latch = eventually(lambda: fleet.gateways[0].document("credit")["guard"]["latched"].get("2"), 5, "the flip")
+    assert latch["reason"].startswith("fuse: ")
+    assert latch["reason"].endswith(" gateways")
+    assert latch["evidence"]["guard"]["fuse"]["run"] >= 5
+
+
 def test_every_gateway_tells_the_same_totals_within_a_second(fleet: Fleet) -> None:
     customers = fleet.customers(12)
     for number, gateway in enumerate(fleet.gateways):
@@ -200,10 +214,12 @@ def test_one_that_was_stopped_loses_the_lease_and_does_not_judge_when_it_goes_on
 
 
 def test_one_customer_that_fails_on_every_gateway_is_two_hits_and_no_more(fleet: Fleet) -> None:
-    customer = fleet.customers(1)
-    fleet.canary.set("error_500")
+    customer, other = fleet.customers(2)
     for gateway in fleet.gateways:
-        assert fleet.ask(gateway, customer * HITS_EACH) == [200] * HITS_EACH
+        fleet.canary.set("error_500")
+        assert fleet.ask(gateway, [customer] * HITS_EACH) == [200] * HITS_EACH
+        fleet.canary.set()
+        assert fleet.ask(gateway, [other]) == [200], "or it would be a run, which the fuse is for"
     time.sleep(0.6)
     known = fleet.gateways[1].arm("credit", "2")["over_gateways"]
     assert known["evidence"]["errors"]["charged"] == 2

@@ -1,6 +1,7 @@
 """What all workers saw together: trips that no worker has enough evidence for, and what holds them."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ class Bench:
     """A judge that follows one document."""
 
     def __init__(self, **parts: Any) -> None:
-        self.document = document(slo=SLO, **parts)
+        self.document = document(**{"slo": SLO} | parts)
         self.lowered: list[Lowered] = []
         self.judge = Judge(self.lowered.append)
         self.follow(self.document)
@@ -29,7 +30,11 @@ class Bench:
 
     def hear(self, worker: int, attempts: int, hits: list[int | None], *, version: str = "2", **parts: Any) -> None:
         said = {"epoch": self.document.epoch[version], "is_stable": version == "1", "stable_is_ready": True} | parts
-        self.judge.hear(worker, Counted((Count("credit", version, deltas={"errors": (attempts, hits)}, **said),)))
+        said.setdefault("deltas", {"errors": (attempts, hits)})
+        self.judge.hear(worker, Counted((Count("credit", version, **said),)))
+
+    def hear_run(self, worker: int, attempts: int, failed: int) -> None:
+        self.hear(worker, 0, [], deltas={"fuse": (attempts, [None] * failed)})
 
     def flush(self, rounds: int, hits: list[int | None], **parts: Any) -> None:
         for _ in range(rounds):
@@ -58,6 +63,63 @@ def test_four_workers_find_out_what_one_cannot() -> None:
         assert bench.lowered[0].evidence["objective"] == "errors"
         bench.flush(8, [None])
         assert len(bench.lowered) == 1
+
+    played(play)
+
+
+def test_a_run_of_failures_is_one_wherever_they_were_seen() -> None:
+    def play() -> None:
+        bench = Bench(slo=None)
+        for worker in range(4):
+            bench.hear_run(worker, 1, 1)
+            bench.judge.step()
+        assert not bench.lowered
+        bench.hear_run(0, 1, 1)
+        bench.judge.step()
+        assert [low.reason for low in bench.lowered] == [
+            "fuse: 5 attempts in a row failed (5 of 5 in all), over 4 workers"
+        ]
+        assert bench.lowered[0].evidence["guard"]["fuse"] == {"p0": 0.01, "run": 5, "length": 5, "charged": 5}
+
+    played(play)
+
+
+def test_one_answer_among_the_failures_of_all_ends_their_run() -> None:
+    def play() -> None:
+        bench = Bench(slo=None)
+        for _ in range(20):
+            for worker in range(4):
+                bench.hear_run(worker, 1, 1)
+            bench.hear_run(0, 1, 0)
+            bench.judge.step()
+        assert not bench.lowered
+
+    played(play)
+
+
+def test_a_run_that_stable_shares_keeps_the_weights() -> None:
+    def play() -> None:
+        bench = Bench(slo=None)
+        bench.hear(0, 10, [None] * 10, version="1")
+        for worker in range(5):
+            bench.hear_run(worker, 1, 1)
+        bench.judge.step()
+        assert not bench.lowered
+        assert "stable breaks errors too" in bench.judge.status("credit")["2"]["alarm"]
+
+    played(play)
+
+
+def test_another_judge_goes_on_with_the_run() -> None:
+    def play() -> None:
+        bench, other = Bench(slo=None), Bench(slo=None)
+        for worker in range(4):
+            bench.hear_run(worker, 1, 1)
+        bench.judge.step()
+        other.judge.restore("credit", json.loads(json.dumps(bench.judge.state("credit"))))
+        other.hear_run(1, 1, 1)
+        other.judge.step()
+        assert [low.evidence["guard"]["fuse"]["charged"] for low in other.lowered] == [5]
 
     played(play)
 
@@ -137,12 +199,22 @@ def test_a_detector_tells_each_hit_and_each_attempt_once() -> None:
     detector = Detector(objectives(max_rate=0.01, p99_ms=50))
     first, second, third = (detector.dispatched() for _ in range(3))
     detector.set_aside(first, 0)
-    assert detector.take() == {"errors": (2, []), "latency_p99": (2, [])}
+    assert detector.take() == {"errors": (2, []), "latency_p99": (2, []), "fuse": (3, [])}
     detector.charged(first, 0, 5)
     mask, _ = detector.sweep(second, 0.06, 0, None)
     assert mask
-    assert detector.take() == {"errors": (1, [5]), "latency_p99": (0, [None])}
+    assert detector.take() == {"errors": (1, [5]), "latency_p99": (0, [None]), "fuse": (1, [None])}
     detector.set_aside(third, 0)
     assert detector.take() == {}
     detector.dispatched()
-    assert detector.take() == {}, "the one that was set aside after it was told is made up for"
+    assert detector.take() == {}, "one that was set aside, or failed, after it was told is made up for"
+
+
+def test_attempts_in_flight_hide_no_run_of_time_outs_for_long() -> None:
+    detector = Detector(())
+    waiting = [detector.dispatched() for _ in range(3)]
+    assert detector.take() == {"fuse": (3, [])}
+    for _ in range(4):
+        detector.charged(waiting.pop(0), 0, None)
+        waiting.append(detector.dispatched())
+        assert detector.take() == {"fuse": (1, [None])}

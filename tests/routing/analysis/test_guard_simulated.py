@@ -1,5 +1,6 @@
 """Seeded simulations of what the guard promises; p0 is 1 % and c a million unless said otherwise."""
 
+from collections import Counter
 from collections.abc import Iterator
 from math import log
 from random import Random
@@ -10,6 +11,7 @@ import pytest
 
 from routing.analysis.ecusum import Ecusum, fuse_length
 from routing.analysis.guard import Detector
+from routing.analysis.merged import MergedDetector
 from routing.analysis.objective import Trip, objectives
 from routing.analysis.ordered import OrderedCusum
 
@@ -228,3 +230,34 @@ def test_a_canary_twice_as_slow_as_its_promise_trips() -> None:
     guard = Detector(objectives(p99_ms=50))
     trips = [guard.answered(guard.dispatched(), random.lognormvariate(log(0.04), 0.5), 0, None) for _ in range(500)]
     assert any(trips)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_a_run_over_ten_sources_is_none_while_answers_come_slowly_among_failures(rate: float) -> None:
+    random = Random(f"run over sources {rate}")
+    sources = [Detector((), fuse_p0=0.5) for _ in range(10)]  # their own fuses are too long to matter
+    merged = MergedDetector(())
+    for _ in range(2_000):
+        pending = Counter[bool]()
+        for source in sources:
+            for _ in range(random.randint(0, 2)):
+                ticket = source.dispatched()
+                if random.random() < rate:
+                    source.charged(ticket, 0, None)
+            attempts, hits = source.take().get("fuse", (0, []))
+            pending[True] += len(hits)
+            pending[False] += attempts - len(hits)
+        assert merged.flush({"fuse": (pending.total(), pending[True])}) is None
+
+
+def test_a_dead_canary_trips_over_ten_sources_as_fast_as_on_one() -> None:
+    sources = [Detector(()) for _ in range(10)]
+    merged = MergedDetector(())
+    trips = []
+    for source in sources[:5]:
+        source.charged(source.dispatched(), 0, None)
+        ((attempts, hits),) = source.take().values()
+        trips.append(merged.flush({"fuse": (attempts, len(hits))}))
+    assert trips[:4] == [None] * 4
+    assert trips[4] is not None
+    assert trips[4].sentence() == "5 attempts in a row failed (5 of 5 in all)"
