@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.backends.base import Backend, State
+from gateway.backends.description import Describer
 from gateway.backends.health import HealthRules
 from gateway.backends.http import HttpBackend
 from gateway.backends.inquiry import Inquiry
@@ -91,6 +92,7 @@ class Worker:
         self._teller = Teller(self.runtime, end.send, tells_totals=not settings.is_embedded)
         self._loaders = loading_threads()
         self.registry = Registry(self._make_backend)
+        self._describer = Describer(self._make_backend, lambda model, version: model_file(settings, model, version))
         self.observer = Observer(self._breached, time.monotonic)
         self._ledger = Ledger(block)
         self.gate, ids = Gate(settings.server.max_concurrency, settings.overload), RequestIds()
@@ -187,6 +189,7 @@ class Worker:
         await self._servers.close()
         await self.registry.close()
         self._loaders.shutdown(wait=False)
+        self._describer.close()
 
     # To and from the supervisor.
 
@@ -207,14 +210,14 @@ class Worker:
 
     def _answer(self, question: Ask) -> None:
         async def tell() -> None:
-            found = await self._tell(question.about, question.models)
+            found = await self._tell(question.about, question.models, question.data)
             self._end.send(Told(question.question, orjson.dumps(found)))
 
         task = self._loop.create_task(tell())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, about: str, models: Sequence[str]) -> Mapping[str, Any]:
+    async def _tell(self, about: str, models: Sequence[str], data: bytes) -> Mapping[str, Any]:
         match about:
             case "routes":
                 self._teller.totals()  # before the answer, so that who asks knows all of it
@@ -223,6 +226,8 @@ class Worker:
                 return await self._routes(models, route_signs)
             case "signatures":
                 return {model: self.registry.signatures(model) for model in models}
+            case "describe":
+                return {model: await self._describer.describe(model, data) for model in models}
             case "places":
                 keys = [slot.key for slot in self.registry.slots()]
                 return {"places": [list(place) for key in keys for place in places_of(key.model, key.spec)]}

@@ -29,7 +29,7 @@ from gateway.dataplane.frontdoor import front_door
 from gateway.errors import CannotStart
 from gateway.metrics.block import shared_block
 from gateway.metrics.collector import Scraper
-from gateway.metrics.families import CONNECTIONS, INFLIGHT, LOGINS_REFUSED, LOOP_LAG, WORKERS, WORKERS_LATE
+from gateway.metrics.families import CONNECTIONS, DESCRIBED, INFLIGHT, LOGINS_REFUSED, LOOP_LAG, WORKERS, WORKERS_LATE
 from gateway.metrics.ledger import Ledger
 from gateway.metrics.totals import Blocks, Samples, across
 from gateway.route_files import problems_of_backends
@@ -45,6 +45,7 @@ log = logging.getLogger("turnout.warnings")
 LOOK_S = 3.0  # between two looks for warnings
 Shared = tuple[Totals | None, Mapping[str, Mapping[str, Any]], str]
 STATES = ("serving", "starting", "silent")
+DESCRIBED_AS = {True: "described", False: "unknown"}
 
 
 class Host:
@@ -130,6 +131,7 @@ class Host:
             known=self.supervisor.known,
             keep=self.supervisor.keep,
             signatures=self.workers.signatures,
+            describe=self.workers.describe,
             feed=self.feed,
         )
         self.metrics_app: ASGIApp = scrape_app(
@@ -201,7 +203,13 @@ class Host:
         joint: Mapping[str, Any],
     ) -> dict[str, Any]:
         told, merged = list(facts.values()), self.supervisor.judge.status(model)
-        plain = route_status(told, merged, totals, joint, idle_s=self._settings.guards.idle_s)
+        idle_s = self._settings.guards.idle_s
+        try:
+            plain = route_status(told, merged, totals, joint, idle_s=idle_s)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):  # somebody else wrote there too
+            self.supervisor.sharing.unreadable(model)
+            plain = route_status(told, merged, None, {}, idle_s=idle_s)
+            plain["warnings"].append("counts are those of this gateway alone: the sums in the store cannot be read")
         plain["workers"] = [{"worker": number, **worker_status(one)} for number, one in facts.items()]
         warnings = plain["warnings"]
         if (refusal := self.supervisor.refused.get(model)) is not None:
@@ -298,6 +306,7 @@ class Host:
             LOGINS_REFUSED.name: {(why,): count for why, count in self._refused.items()},
             WORKERS.name: {(state,): states[state] for state in STATES},
             WORKERS_LATE.name: {(): self.workers.late_answers},
+            DESCRIBED.name: {(DESCRIBED_AS[is_done],): n for is_done, n in self.workers.described.items()},
         }
 
     def _tokens(self) -> Sequence[Token]:

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.admin.contracts import Known, Signatures, check
+from gateway.admin.contracts import Describe, Known, Signatures, Unasked, check, describe_nothing
 from gateway.admin.json_patch import diff
 from gateway.errors import DamagedDocument, Overloaded
 from routing import edit
 from routing.codec import as_json, decode, encode
-from routing.document import Document, RouteDocument, utc
+from routing.document import Document, utc
 from routing.edit import next_document
-from routing.errors import InvalidDocument, Problem, RouteNotFound, StaleRevision, StoreUnavailable
+from routing.errors import InvalidDocument, Problem, StaleRevision, StoreUnavailable
 from routing.parse import parse_route
 from routing.store import Draft, Record, Store, write
 from routing.table import Route
@@ -83,6 +83,7 @@ class Changes:
         check_route: Problems of a route that only this process can see, such as a host that is not allowed.
         now: Wall clock, seconds since 1970.
         signatures: Tells what workers know of the versions of a model; None: there are none, and no check.
+        describe: Finds out what versions are that no worker has.
         known: Newest revision of a route in this replica's copy. A store that holds less has lost something: until that
             is offered back, whatever is built on the rest would take its place.
         keep: Takes what was stored into this replica's copy, before anybody is told that it is done.
@@ -96,10 +97,12 @@ class Changes:
         signatures: Signatures | None = None,
         known: Revision = nothing_known,
         keep: Keep = keep_nothing,
+        describe: Describe = describe_nothing,
     ) -> None:
         self._store = store
         self._check_route = check_route
         self._signatures = signatures
+        self._describe = describe
         self._known = known
         self._keep = keep
         self.now = now
@@ -111,9 +114,19 @@ class Changes:
             make: Makes the change from the stored document; what it raises passes through. Called again after each
                 lost race.
         """
+        known: Known | None = None
+        if self._signatures and wish.verb in RAISING:
+            known = Known(await self._signatures(wish.model))
+        while True:
+            try:
+                return await self._apply(wish, make, known)
+            except Unasked as unasked:  # nothing was written
+                assert known is not None
+                known = await known.asking(self._describe, wish.model, unasked.wanted)
+
+    async def _apply(self, wish: Wish, make: Make, known: Known | None) -> Result:
         change_id = secrets.token_hex(16)
         result: Result | None = None
-        known = await self._signatures(wish.model) if self._signatures and wish.verb in RAISING else None
 
         def build(record: Record | None) -> Draft | None:
             nonlocal result
@@ -144,11 +157,13 @@ class Changes:
 
         Raises:
             ContractBroken: It does not, and nobody has accepted it.
+            Unasked: There is somebody to ask first.
         """
         if known is None or not isinstance(change, edit.Replace):
             return change, ()
         next_document(before, change, change_id)  # what else is wrong with it comes first
         findings = check(before, change.route, known, is_override=wish.is_override)
+        known.require(findings.wanted)
         if findings.breaks and not wish.is_override:
             raise findings.refusal(change.route)
         accepted = findings.overrides(utc(self.now()), wish.actor, wish.reason, before)
@@ -226,18 +241,6 @@ def stored(record: Record | None) -> Document | None:
         raise DamagedDocument(
             f"the stored document of {record.model!r}, revision {record.revision}, cannot be read: {error}"
         ) from None
-
-
-async def stored_route(store: Store, model: str) -> RouteDocument:
-    """The document of a route that exists now.
-
-    Raises:
-        RouteNotFound: There is none, or it was deleted.
-    """
-    document = stored(await store.load(model))
-    if not isinstance(document, RouteDocument):
-        raise RouteNotFound(model)
-    return document
 
 
 def without_names(plain: Any) -> Any:

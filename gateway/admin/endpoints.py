@@ -16,17 +16,18 @@ from gateway.admin.answers import refuse, refuse_http, refuse_unexpected
 from gateway.admin.audit import AuditEndpoints
 from gateway.admin.auth import METRICS_PATH, Authoriser
 from gateway.admin.changes import Changes, Keep, Revision, keep_nothing, nothing_known
-from gateway.admin.contracts import Signatures
+from gateway.admin.contracts import Describe, Signatures, describe_nothing
 from gateway.admin.edge import Edge
 from gateway.admin.events import EventEndpoints
 from gateway.admin.feed import Feed
 from gateway.admin.history import HistoryEndpoints
 from gateway.admin.places import PlaceEndpoints
+from gateway.admin.reading import Held, Reading
 from gateway.admin.refusals import RefusedLogins
 from gateway.admin.replicas import Replicas
 from gateway.admin.routes import RouteEndpoints
 from gateway.admin.verbs import VerbEndpoints
-from gateway.admin.views import Held, Metrics, Overview, Status, ViewEndpoints
+from gateway.admin.views import Metrics, Overview, Status, ViewEndpoints
 from gateway.errors import GatewayError
 from gateway.settings import Token
 from routing.errors import Problem, RoutingError
@@ -57,6 +58,7 @@ def admin_app(
     held: Held = tuple,
     known: Revision = nothing_known,
     keep: Keep = keep_nothing,
+    describe: Describe = describe_nothing,
 ) -> ASGIApp:
     """Build the admin plane.
 
@@ -75,22 +77,24 @@ def admin_app(
         metrics_are_open: ``/metrics`` needs no token.
         signatures: Tells what workers know of the versions of a model; None: nothing is held against stable's contract.
         feed: Events; by default those of the store's changes alone.
-        held: Routes as this gateway has them, for views while the store is away.
+        held: Routes as this gateway has them, for reads while the store is away.
         known: See Changes.
         keep: See Changes.
+        describe: See Changes.
     """
     refused = Counter() if refused is None else refused
-    changes = Changes(store, check_route, now, signatures, known, keep)
+    changes = Changes(store, check_route, now, signatures, known, keep, describe)
     draining = draining or asyncio.Event()
     refusals = refusals or RefusedLogins(None, now, time.monotonic)
     replicas = Replicas(store, replica_id, draining)
     feed = feed or Feed(store)
-    views = ViewEndpoints(store, status, overview, metrics, refused, replicas, feed, held)
+    reading = Reading(store, held)
+    views = ViewEndpoints(reading, status, overview, metrics, refused, replicas, feed)
     paths = admin_paths(
-        RouteEndpoints(store, changes, replicas),
+        RouteEndpoints(reading, changes, replicas),
         VerbEndpoints(store, changes, replicas),
         HistoryEndpoints(store),
-        PlaceEndpoints(store, changes),
+        PlaceEndpoints(reading, changes),
         EventEndpoints(feed, draining),
         AuditEndpoints(store, refusals),
         views,

@@ -11,18 +11,17 @@ from starlette.responses import Response
 from gateway.admin import query
 from gateway.admin.answers import answer
 from gateway.admin.bodies import Body, parse_body, read_json
-from gateway.admin.changes import Changes, stored, stored_route
-from gateway.admin.routes import model_in
+from gateway.admin.changes import Changes, Wish, noted
+from gateway.admin.reading import Reading
+from gateway.admin.routes import OVERRIDE, model_in, overrides
 from routing.document import RouteDocument
-from routing.edit import Replace, next_document
+from routing.edit import Replace
 from routing.errors import InvalidDocument, Problem
 from routing.explain import explain
-from routing.store import Store
 from routing.whatif import what_if
 
 MAX_KEY_CHARS = 4096
 MAX_KEYS = 1000  # keys that one what-if shows
-UNNAMED_CHANGE = "0" * 32  # of a document that is never written
 
 Key = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_KEY_CHARS)]
 
@@ -42,8 +41,8 @@ class KeysBody(Body):
 class PlaceEndpoints:
     """``/routes/{model}/explain`` and ``/routes/{model}/whatif``. Nothing here changes anything."""
 
-    def __init__(self, store: Store, changes: Changes) -> None:
-        self._store = store
+    def __init__(self, reading: Reading, changes: Changes) -> None:
+        self._reading = reading
         self._changes = changes
 
     async def explain(self, request: Request) -> Response:
@@ -57,26 +56,26 @@ class PlaceEndpoints:
         return await self._explained(request, body.key.encode())
 
     async def whatif(self, request: Request) -> Response:
-        """Who would move if the route in the body were put."""
-        query.parameters(request)
+        """Who would move if the route in the body were put; refused as the write would be."""
+        is_override = overrides(query.parameters(request, OVERRIDE))
         model, plain = model_in(request), await read_json(request)
         keys, plain = _split(plain)
         route = self._changes.route_from(model, plain)
-        before = stored(await self._store.load(model))
-        after = next_document(before, Replace(route), UNNAMED_CHANGE)
-        is_change = after is not None
-        if after is None:
-            after = before
+        wish = Wish(model, "put", request.scope["turnout.actor"], "", is_dry=True, is_override=is_override)
+        result = await self._changes.apply(wish, lambda _current: Replace(route))
+        before, after = result.before, result.after
         assert isinstance(after, RouteDocument)
         found = asdict(what_if(before, after, keys))
         found["moves"] = [{"from": m["source"], "to": m["target"], "ppm": m["ppm"]} for m in found["moves"]]
         revision = before.revision if isinstance(before, RouteDocument) else None
-        body = {"model": model, "revision": revision, "would_change": is_change, **found}
+        body = {"model": model, "revision": revision, "would_change": result.is_changed, **found, **noted(result)}
         return answer(body, revision=revision)
 
     async def _explained(self, request: Request, key: bytes) -> Response:
-        document = await stored_route(self._store, model_in(request))
-        return answer(asdict(explain(document, key)), revision=document.revision)
+        model = model_in(request)
+        read = await self._reading.one(model)
+        document = read.document(model)
+        return read.answer(asdict(explain(document, key)), document.revision)
 
 
 def _split(plain: Any) -> tuple[tuple[str, ...], Any]:

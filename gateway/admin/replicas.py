@@ -18,6 +18,7 @@ MAX_WAIT_MS = 60_000
 POLL_FIRST_S = 0.005
 POLL_MAX_S = 0.2
 POLL_GROWTH = 1.5
+NOTHING_CHANGED = "; nothing was changed"  # how a store ends what it says of a command that it refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Replicas:
             try:
                 found = await self._seen(model, revision)
             except StoreUnavailable as error:
-                return {"all": False, "waiting_for": [], "refused_by": [], "problem": f"it was written, then: {error}"}
+                return {"all": False, "waiting_for": [], "refused_by": [], "problem": _unseen(error)}
             left_s = end_s - loop.time()
             if not found["waiting_for"] or left_s <= 0 or self._draining.is_set():
                 return found
@@ -128,6 +129,12 @@ class Replicas:
         if unready := {replica.name: replica.unready[model] for replica in alive if model in replica.unready}:
             seen["unready"] = unready
         return seen
+
+
+def _unseen(error: StoreUnavailable) -> str:
+    """Why nobody knows who serves a write; what the store says of the question is not true of the write."""
+    said = str(error).removesuffix(NOTHING_CHANGED)
+    return f"the edit is stored; who serves it could not be found out, the wait ended: {said}"
 
 
 def _replica(name: str, word: Word) -> Replica:

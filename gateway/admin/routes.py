@@ -10,16 +10,17 @@ from starlette.responses import Response
 from gateway.admin import query
 from gateway.admin.answers import answer
 from gateway.admin.bodies import read_json
-from gateway.admin.changes import Changes, Make, Result, Wish, noted, preview, stored, stored_route
+from gateway.admin.changes import Changes, Make, Result, Wish, noted, preview, stored
 from gateway.admin.conditions import condition
 from gateway.admin.json_patch import merge_patch
+from gateway.admin.reading import Reading
 from gateway.admin.replicas import DEFAULT_WAIT_MS, MAX_WAIT_MS, Replicas
 from gateway.errors import BadRequest, DamagedDocument
 from routing.codec import as_json
 from routing.document import Document, RouteDocument
 from routing.edit import Delete, Replace
 from routing.errors import NewerSchema, RouteNotFound
-from routing.store import Record, Store
+from routing.store import Record
 from routing.table import NAME_PATTERN
 
 NAME = re.compile(NAME_PATTERN)
@@ -30,22 +31,25 @@ CONTRACT = "contract"  # the one thing that can be overridden
 class RouteEndpoints:
     """``/routes`` and ``/routes/{model}``."""
 
-    def __init__(self, store: Store, changes: Changes, replicas: Replicas) -> None:
-        self._store = store
+    def __init__(self, reading: Reading, changes: Changes, replicas: Replicas) -> None:
+        self._reading = reading
         self._changes = changes
         self._replicas = replicas
 
     async def list(self, request: Request) -> Response:
         """Every route in a few words."""
         query.parameters(request)
-        found = [summary(record) for record in await self._store.list()]
-        return answer([item for item in found if item is not None])
+        read = await self._reading.all()
+        found = [summary(record) for record in read.records]
+        return read.answer([item for item in found if item is not None])
 
     async def get(self, request: Request) -> Response:
         """The whole document."""
         query.parameters(request)
-        document = await stored_route(self._store, model_in(request))
-        return answer(as_json(document), revision=document.revision)
+        model = model_in(request)
+        read = await self._reading.one(model)
+        document = read.document(model)
+        return read.answer(as_json(document), document.revision)
 
     async def put(self, request: Request) -> Response:
         """Create the route, or put another in its place."""
@@ -99,9 +103,7 @@ def read_wish(request: Request, verb: str, *known: str) -> Wish:
     """The part of a wish that stands outside the body; ``known`` are parameters beside ``dry_run`` and ``wait``."""
     found = query.parameters(request, "dry_run", "wait", "timeout_ms", *known)
     is_dry = query.flag(found, "dry_run")
-    reason, is_override = query.reason(request, found), OVERRIDE in found
-    if is_override and found[OVERRIDE] != CONTRACT:
-        raise BadRequest("the parameter 'override' is contract: versions may break what stable promises")
+    reason, is_override = query.reason(request, found), overrides(found)
     if is_override and "reason" in known and not reason:
         raise BadRequest("an override needs a reason: it stands in the history")
     return Wish(
@@ -113,6 +115,13 @@ def read_wish(request: Request, verb: str, *known: str) -> Wish:
         wait_s=_wait_s(found, is_dry=is_dry),
         is_override=is_override,
     )
+
+
+def overrides(found: Mapping[str, str]) -> bool:
+    """Whether versions that break stable's contract are accepted."""
+    if OVERRIDE in found and found[OVERRIDE] != CONTRACT:
+        raise BadRequest("the parameter 'override' is contract: versions may break what stable promises")
+    return OVERRIDE in found
 
 
 def _wait_s(found: dict[str, str], *, is_dry: bool) -> float | None:

@@ -1,7 +1,7 @@
 """What can be seen and not changed: live status, metrics."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,16 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin import query
-from gateway.admin.answers import answer
 from gateway.admin.feed import Feed
+from gateway.admin.reading import Read, Reading
 from gateway.admin.replicas import Replica, Replicas
 from gateway.admin.routes import model_in, summary
 from routing.errors import RouteNotFound, StoreUnavailable
-from routing.store import Record, Store
 
 Status = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[str, Any]]]]
 Overview = Callable[[], Awaitable[Mapping[str, Any]]]
-Held = Callable[[], Iterable[Record]]
 Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
@@ -35,60 +33,63 @@ class ViewEndpoints:
 
     def __init__(
         self,
-        store: Store,
+        reading: Reading,
         status: Status,
         overview: Overview,
         metrics: Metrics | None,
         refused: Counter[str],
         replicas: Replicas,
         feed: Feed,
-        held: Held,
     ) -> None:
-        self._store = store
+        self._reading = reading
         self._status = status
         self._overview = overview
         self._metrics = metrics
         self._refused = refused
         self._replicas = replicas
         self._feed = feed
-        self._held = held
 
     async def everything(self, request: Request) -> Response:
         """The process and all routes. Answers while the store is away, and says so."""
         query.parameters(request)
         events = {"readers": self._feed.readers, "cut_off": self._feed.cut_off}
         body = {**await self._overview(), "refused_logins": dict(self._refused), "events": events}
-        try:
-            found = [item for record in await self._store.list() if (item := summary(record)) is not None]
-            body["replicas"] = [asdict(replica) for replica in await self._replicas.known()]
-        except StoreUnavailable as error:
-            found = [item for record in self._held() if (item := summary(record)) is not None]
-            body |= {"store_error": str(error), "replicas": None}
+        read = await self._reading.all()
+        replicas, problem = await self._known(read)
+        body["replicas"] = None if replicas is None else [asdict(replica) for replica in replicas]
+        if problem:
+            body["store_error"] = problem
+        found = [item for record in read.records if (item := summary(record)) is not None]
         live = await self._status([item["model"] for item in found])
-        return answer(body | {"routes": [_live(item, live) for item in found]})
+        return read.answer(body | {"routes": [_live(item, live) for item in found]})
 
     async def status(self, request: Request) -> Response:
         """One route: what is stored, and what this process makes of it. Answers while the store is away."""
         query.parameters(request)
         model = model_in(request)
-        away, replicas = "", None
-        try:
-            record = await self._store.load(model)
-            replicas = await self._replicas.known()
-        except StoreUnavailable as error:
-            record = next((held for held in self._held() if held.model == model), None)
-            if record is None:
-                raise
-            away = f"the store cannot be asked, this is what this gateway serves: {error}"
-        found = summary(record) if record else None
+        read = await self._reading.one(model)
+        replicas, problem = await self._known(read)
+        found = summary(read.records[0]) if read.records else None
         if found is None:
             raise RouteNotFound(model)
         body = _live(found, await self._status([model]))
         revision = found["revision"]
-        if away:
-            body["warnings"] = [*body.get("warnings", ()), away]
+        if read.away:
+            said = f"the store cannot be asked, this is what this gateway serves: {read.away}"
+            body["warnings"] = [*body.get("warnings", ()), said]
+        elif problem:
+            body["warnings"] = [*body.get("warnings", ()), f"what other gateways serve is not known: {problem}"]
         body["replicas"] = None if replicas is None else [_of(replica, model, revision) for replica in replicas]
-        return answer(body, revision=None if away else revision)
+        return read.answer(body, revision)
+
+    async def _known(self, read: Read) -> tuple[list[Replica] | None, str]:
+        """What gateways said; or ``None``, and why nobody knows. A store that is away is not asked again."""
+        if read.away:
+            return None, read.away
+        try:
+            return await self._replicas.known(), ""
+        except StoreUnavailable as error:
+            return None, str(error)
 
     async def metrics(self, request: Request) -> Response:
         """The metrics of the whole machine."""

@@ -17,6 +17,7 @@ PREFIX = "/admin/v1"
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 SILENCE_S = 45.0  # a stream has a heartbeat every 15 s; without three of them it is dead
+AWAY = "the store of the gateway is away: it serves and guards on, and takes no edits until the store is back"
 ETAG = re.compile(r'"([1-9][0-9]*)"')
 
 
@@ -46,11 +47,16 @@ class Refused(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: its bytes, the same as plain data, and the revision in its ``ETag``."""
+    """An answer: its bytes, the same as plain data, and the revision in its ``ETag``.
+
+    Attributes:
+        is_held: The store is away: it is what the gateway serves, and may be old.
+    """
 
     body: bytes
     plain: Any
     revision: int | None
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +133,20 @@ class AdminClient:
             return
 
     def revision_of(self, model: str) -> int | None:
-        """Revision of a route that is there now."""
+        """Revision of a route that is there now.
+
+        Raises:
+            Refused: Nobody can tell, because the store is away.
+        """
         try:
-            return self.get(f"/routes/{model}").revision
+            reply = self.get(f"/routes/{model}")
         except Refused as refused:
             if refused.status == 404:
                 return None
             raise
+        if reply.is_held:
+            raise Refused(503, reply.body, AWAY, ())
+        return reply.revision
 
     def _call(self, method: str, path: str, body: Any = None, based_on: Mapping[str, str] | None = None) -> Reply:
         content = None if body is None else json.dumps(body).encode()
@@ -170,7 +183,8 @@ class AdminClient:
             )
         if response.is_success:
             etag = ETAG.fullmatch(response.headers.get("etag", ""))
-            return Reply(response.content, plain, int(etag[1]) if etag else None)
+            is_held = response.headers.get("x-turnout-store") == "away"
+            return Reply(response.content, plain, int(etag[1]) if etag else None, is_held)
         raise _refusal(response.status_code, response.content, plain)
 
 

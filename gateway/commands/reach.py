@@ -21,6 +21,7 @@ TOKEN_FILE = Path(".turnout/admin.token")
 MAX_REASON_CHARS = 1000
 REFUSED, NO_ANSWER = 1, 3
 META = "turnout."
+HELD = "warning: the store is away: this is what the gateway serves, it may be old, and edits are refused meanwhile"
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -170,7 +171,11 @@ def _token(file: Path, is_given: bool) -> str:
 
 
 def answer(reply: Reply, show: Callable[[Any], None]) -> None:
-    """Print an answer as it came, or for people."""
+    """Print an answer as it came, or for people; beside it, once, that it may be old."""
+    meta = click.get_current_context().meta
+    if reply.is_held and not meta.get(META + "held"):
+        meta[META + "held"] = True
+        click.echo(HELD, err=True)
     if wants_json():
         click.echo(reply.body)
         return

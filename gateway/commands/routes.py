@@ -155,12 +155,14 @@ def explain(model: str, key: str) -> None:
 @routes.command(cls=AdminCommand)
 @click.argument("file")
 @click.option("--key", "keys", multiple=True, help="A key to follow; may be given more than once.")
+@click.option("--override-contract", is_flag=True, help="Also where versions break stable's contract.")
 @reaching
-def whatif(file: str, keys: tuple[str, ...]) -> None:
+def whatif(file: str, keys: tuple[str, ...], override_contract: bool) -> None:
     """Who would move if the route in FILE were put; `-` reads standard input. Nothing is changed."""
     model, route = _route_in(file)
+    path = f"/routes/{model}/whatif" + (f"?{OVERRIDE}" if override_contract else "")
     with connected() as admin:
-        answer(admin.post(f"/routes/{model}/whatif", {**route, "keys": list(keys)}), _show_moves)
+        answer(admin.post(path, {**route, "keys": list(keys)}), _show_moves)
 
 
 def _route_in(file: str) -> tuple[str, Mapping[str, Any]]:
@@ -318,3 +320,4 @@ def _show_moves(found: Any) -> None:
         say(f"key {item['key']}: {change}")
     for note in found["notes"]:
         say(f"note: {note}", "yellow")
+    _show_warnings(found)

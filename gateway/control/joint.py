@@ -9,6 +9,7 @@ import orjson
 
 from gateway.control.collector import counted
 from gateway.control.judge import Judge
+from gateway.control.kept import state_in
 from gateway.control.messages import Lowered
 from routing.errors import StoreUnavailable
 from routing.store import Entry, Judged, Lease, LeaseLost, Pool
@@ -109,7 +110,7 @@ class JointJudge:
         judged = await self._pool.judged()
         self.judge.begin_anew()
         for model, state in judged.states.items():
-            self.judge.restore(model, orjson.loads(state))
+            self.judge.restore(model, state_in(model, state, self._pool.junk) or {})
             if not self.judge.state(model):  # of a route that is gone, or of epochs that are over
                 self.judge.changed.add(model)
         self._position = judged.position

@@ -153,11 +153,12 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Down: tell something of these models, or of the worker."""
+    """Down: tell something of these models, or of the worker; ``data`` says more, as JSON."""
 
     question: int
     about: str
     models: tuple[str, ...] = field(default=())
+    data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from gateway.control.collector import Collector
 from gateway.control.joint import JointJudge
+from gateway.control.kept import state_in
 from gateway.control.messages import Counted, Lowered, Summed
-from gateway.metrics.families import FLUSHES, JUDGES, NEWS_DROPPED
+from gateway.metrics.families import FLUSHES, JUDGES, NEWS_DROPPED, STORE_JUNK
 from gateway.metrics.totals import Samples
 from gateway.runtime.totals import nested
 from routing.store import Pool
 
 TOLD, REPEATED = "taken", "repeated"
+TOTALS = "{turnout}:totals"
 
 
 class Sharing:
@@ -80,7 +80,14 @@ class Sharing:
             return None
         await self._collector.flush()
         found = await self._pool.totals(places)
-        return {place: nested(numbers) for place, numbers in zip(places, found, strict=True)}
+        return {place: self._nested(place, numbers) for place, numbers in zip(places, found, strict=True)}
+
+    def _nested(self, place: str, numbers: Mapping[str, float]) -> Mapping[str, Any]:
+        try:
+            return nested(numbers)
+        except (AttributeError, TypeError):  # a name that is the beginning of another
+            self.unreadable(place)
+            return {}
 
     async def judged(self, models: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """By model and version, what the judge over all gateways knows.
@@ -90,14 +97,22 @@ class Sharing:
         """
         if self._pool is None:
             return {}
-        return {model: orjson.loads(state) for model, state in (await self._pool.states(models)).items()}
+        kept = await self._pool.states(models)
+        states = {model: state_in(model, data, self._pool.junk) for model, data in kept.items()}
+        return {model: state for model, state in states.items() if state is not None}
+
+    def unreadable(self, model: str) -> None:
+        """The sums of a route were none of ours."""
+        if self._pool is not None:
+            self._pool.junk.tell(TOTALS, f"sums of {model!r} that no gateway adds up: left out")
 
     def samples(self) -> Samples:
         """What was flushed, and whether this one judges, for the metrics."""
-        if self._collector is None or self._joint is None:
+        if self._pool is None or self._collector is None or self._joint is None:
             return {}
         return {
             FLUSHES.name: {(TOLD,): self._collector.flushed, (REPEATED,): self._collector.repeated},
             NEWS_DROPPED.name: {(): self._collector.dropped},
+            STORE_JUNK.name: {(): self._pool.junk.found},
             JUDGES.name: {(): int(self._joint.held is not None)},
         }

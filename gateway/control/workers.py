@@ -63,6 +63,7 @@ class Workers:
         on_up: Told of messages that are not answers.
         on_change: Told when what all of them serve may have changed, without a message.
         late_answers: Questions that a worker did not answer in time.
+        described: Versions that were to be described before an edit, by whether they were.
     """
 
     def __init__(self) -> None:
@@ -72,6 +73,7 @@ class Workers:
         self.on_up: Callable[[Member, Up], None] = _unheard
         self.on_change: Callable[[], None] = _unheard
         self.late_answers = 0
+        self.described = {True: 0, False: 0}
 
     @property
     def members(self) -> list[Member]:
@@ -150,13 +152,26 @@ class Workers:
                     known.append(signature)
         return found
 
-    async def _ask(self, about: str, models: tuple[str, ...]) -> dict[int, Any]:
+    async def describe(self, model: str, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Signature]]:
+        """The same of versions that are loaded nowhere, as far as one worker can find out now."""
+        members = [member for member in self.members if member.is_serving and not member.is_silent][:1]
+        told = await self._ask("describe", (model,), members, orjson.dumps(wanted))
+        plain = [one for answer in told.values() for one in answer.get(model, ())]
+        found = {(version, spec): [from_plain(signature)] for version, spec, signature in plain}
+        self.described[True] += len(found)
+        self.described[False] += len(wanted) - len(found)
+        return found
+
+    async def _ask(
+        self, about: str, models: tuple[str, ...], members: Sequence[Member] | None = None, data: bytes = b""
+    ) -> dict[int, Any]:
         asked: dict[int, asyncio.Future[Any]] = {}
         question = next(self._questions)
-        members = [member for member in self.members if not member.is_silent]
+        if members is None:
+            members = [member for member in self.members if not member.is_silent]
         for member in members:
             asked[member.number] = member.asked[question] = asyncio.get_running_loop().create_future()
-            member.send(Ask(question, about, models))
+            member.send(Ask(question, about, models, data))
         try:
             if asked:
                 await asyncio.wait(asked.values(), timeout=ANSWER_S)

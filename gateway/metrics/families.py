@@ -168,6 +168,18 @@ NEWS_DROPPED = Family(
     "News of versions that found no room while the store was away: totals and the judge miss them.",
 )
 JUDGES = Family("turnout_judges", "gauge", (), "1 while this gateway judges what all on the store have seen.")
+STORE_JUNK = Family(
+    "turnout_store_junk_total",
+    "counter",
+    (),
+    "Times that something among what gateways share could not be read: skipped, or taken away.",
+)
+DESCRIBED = Family(
+    "turnout_versions_described_total",
+    "counter",
+    ("result",),
+    "Versions that an edit asked for before any worker had them: described, or unknown still.",
+)
 LOGINS_REFUSED = Family("turnout_logins_refused_total", "counter", ("why",), "Log-ins that were refused.")
 SERIES_REFUSED = Family(
     "turnout_series_refused_total",
@@ -225,6 +237,8 @@ FAMILIES = {
         FLUSHES,
         NEWS_DROPPED,
         JUDGES,
+        STORE_JUNK,
+        DESCRIBED,
         LOGINS_REFUSED,
         SERIES_REFUSED,
         WORKERS,

@@ -2,6 +2,7 @@
 
 from routing.store.base import Change, Record, Store, Word
 from routing.store.history import GENESIS_SHA256, UNREADABLE, HistoryEntry, chain, verify
+from routing.store.junk import Junk
 from routing.store.memory import MemoryStore
 from routing.store.pool import Entry, Flush, Judged, Lease, LeaseLost, Pool, Sums
 from routing.store.redis import COMMAND_TIMEOUT_S, RedisStore
@@ -17,6 +18,7 @@ __all__ = [
     "Flush",
     "HistoryEntry",
     "Judged",
+    "Junk",
     "Lease",
     "LeaseLost",
     "MemoryStore",

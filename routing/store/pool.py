@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from routing.store.junk import Junk
+
 
 @dataclass(frozen=True, slots=True)
 class Sums:
@@ -78,7 +80,14 @@ class LeaseLost(Exception):
 
 
 class Pool(Protocol):
-    """Any call may raise StoreUnavailable; then it may have happened or not, and may be made again."""
+    """Any call may raise StoreUnavailable; then it may have happened or not, and may be made again.
+
+    What is not of ours is skipped or taken away, and told of to ``junk``.
+    """
+
+    @property
+    def junk(self) -> Junk:
+        """Hears of what cannot be read, of those too who read what is kept here."""
 
     async def flush(self, flush: Flush) -> bool:
         """Take in news, all or none; False when they were taken in before."""

@@ -21,8 +21,10 @@ from routing.errors import OutcomeUnknown, PositionLost, StaleRevision, StoreUna
 from routing.store import redis_scripts as scripts
 from routing.store.base import Change, Record, Word, check_step, make_position, sequence_in
 from routing.store.history import HistoryEntry, encode, entry_in
+from routing.store.junk import Junk
 from routing.store.redis_pool import RedisPool
 from routing.store.redis_sentinel import Sentinels
+from routing.store.redis_side import HASH, SideKeys, WrongType
 from routing.store.redis_url import place_in
 
 COMMAND_TIMEOUT_S = 1.0  # one command, from waiting for a connection to the whole reply
@@ -32,6 +34,8 @@ CONNECTIONS = 8  # commands in flight; more wait within their time
 WATCHES = 64  # each holds one connection of its own
 KEPT_CHANGES = 100_000  # length of the change stream, approximately
 PAST_S = 600  # how long a replica is told of that says nothing any more
+WORD_MAX_S = 3_600  # a word that says it counts for longer is of no gateway
+PRESENCE_KIND = {scripts.PRESENCE: HASH}
 VOID_S = 3_600  # how long a given-up attempt is remembered; no command is on its way longer than that
 
 
@@ -53,7 +57,9 @@ class RedisStore:
         self, url: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S, block_s: float = WATCH_BLOCK_S
     ) -> None:
         self.store_id = ""
-        self.pool = RedisPool(self._command)
+        self.junk = Junk()
+        self._side = SideKeys(self._command, self.junk)
+        self.pool = RedisPool(self._side, self.junk)
         self._timeout_s = command_timeout_s
         self._block_s = block_s
         place = place_in(url)
@@ -163,7 +169,7 @@ class RedisStore:
         """See Store."""
         ttl_ms = max(0, math.ceil(ttl_s * 1000))
         said = (replica_id, data, ttl_ms, PAST_S * 1000)
-        at_us = await self._command("EVAL", scripts.PUT_PRESENCE, 1, scripts.PRESENCE, *said)
+        at_us = await self._side.run(scripts.PUT_PRESENCE, PRESENCE_KIND, *said)
         return int(at_us) / 1e6 if at_us else None
 
     async def presences(self) -> Mapping[str, bytes]:
@@ -172,9 +178,11 @@ class RedisStore:
 
     async def words(self) -> Mapping[str, Word]:
         """See Store."""
-        flat = await self._command("EVAL", scripts.WORDS, 1, scripts.PRESENCE, PAST_S * 1000)
+        removed, *flat = await self._side.run(scripts.WORDS, PRESENCE_KIND, PAST_S * 1000, WORD_MAX_S * 1000)
+        if removed:
+            self.junk.tell(scripts.PRESENCE, f"{removed} words of no gateway: deleted")
         said = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        return {name.decode(): Word(data, int(left_ms) / 1000) for name, data, left_ms in sorted(said)}
+        return {name.decode(errors="replace"): Word(data, int(left_ms) / 1000) for name, data, left_ms in sorted(said)}
 
     async def ping(self) -> str:
         """See Store."""
@@ -255,6 +263,8 @@ class RedisStore:
             async with asyncio.timeout(timeout_s):
                 yield
         except (ResponseError, BusyLoadingError, AuthenticationError) as error:
+            if "WRONGTYPE" in str(error):  # of a script it stands in the middle
+                raise WrongType(f"redis at {self._where} refused: {error}; nothing was changed") from error
             raise StoreUnavailable(f"redis at {self._where} refused: {error}; nothing was changed") from error
         except TimeoutError as error:
             raise lost(f"redis at {self._where} did not answer for {timeout_s:g} s") from error

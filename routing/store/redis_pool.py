@@ -1,11 +1,15 @@
 """What gateways add up, in Redis."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from routing.store import redis_pool_scripts as scripts
+from routing.store.junk import Junk
 from routing.store.pool import Entry, Flush, Judged, Lease, LeaseLost, Sums
+from routing.store.redis_side import HASH, STREAM, STRING, SideKeys
 
 KEPT_ENTRIES = 10_000  # evidence that nobody has judged yet, approximately
 KEPT_MS = 3_600_000  # evidence, marks of flushes, the lease and what was judged, after the last word of anybody
@@ -13,72 +17,102 @@ TOTALS_KEPT_MS = 7 * 24 * 3_600_000  # sums, after the last of them changed
 READ_ENTRIES = 500  # evidence read at once
 READ_PLACES = 200  # sums read at once
 
-Command = Callable[..., Awaitable[Any]]
+LEASE_KIND = {scripts.LEASE: HASH}
+JUDGED_KIND = {scripts.JUDGED: HASH}
+POSITION = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
 
 
 class RedisPool:
     """Implements Pool.
 
     Args:
-        command: Sends one command within its time.
+        side: Sends commands.
+        junk: Told of what is not of ours.
     """
 
-    def __init__(self, command: Command) -> None:
-        self._command = command
+    def __init__(self, side: SideKeys, junk: Junk) -> None:
+        self._side = side
+        self.junk = junk
 
     async def flush(self, flush: Flush) -> bool:
         """See Pool."""
-        keys = [scripts.flushed_key(flush.replica), scripts.EVIDENCE]
-        keys += [scripts.totals_key(sums.place) for sums in flush.totals]
+        kinds = {scripts.flushed_key(flush.replica): STRING, scripts.EVIDENCE: STREAM}
+        kinds |= {scripts.totals_key(sums.place): HASH for sums in flush.totals}
         limits = (KEPT_MS, flush.evidence, KEPT_ENTRIES, KEPT_MS, TOTALS_KEPT_MS)
         steps = chain.from_iterable(_steps(sums) for sums in flush.totals)
-        return bool(await self._eval(scripts.FLUSH, keys, flush.replica, flush.sequence, *limits, *steps))
+        is_new, mended = await self._side.run(scripts.FLUSH, kinds, flush.replica, flush.sequence, *limits, *steps)
+        if mended:
+            self.junk.tell("{turnout}:totals", f"{mended} sums were no numbers: they begin anew")
+        return bool(is_new)
 
     async def lease(self) -> Lease | None:
         """See Pool."""
-        return _lease(await self._command("HMGET", scripts.LEASE, "fence", "holder", "beat"))
+        found = await self._side.send(LEASE_KIND, "HMGET", scripts.LEASE, "fence", "holder", "beat")
+        lease = _lease(found)
+        if lease is None and found[1]:
+            self.junk.tell(scripts.LEASE, "it is no lease: anybody's")
+        return lease
 
     async def take(self, holder: str, seen: Lease | None) -> Lease:
         """See Pool."""
         fence, beat = (seen.fence, seen.beat) if seen else ("", "")
-        found = _lease(await self._eval(scripts.TAKE, [scripts.LEASE], holder, fence, beat, KEPT_MS))
+        found = _lease(await self._side.run(scripts.TAKE, LEASE_KIND, holder, fence, beat, KEPT_MS))
         assert found is not None
         return found
 
     async def leave(self, held: Lease) -> None:
         """See Pool."""
-        await self._eval(scripts.LEAVE, [scripts.LEASE], held.holder, held.fence)
+        await self._side.run(scripts.LEAVE, LEASE_KIND, held.holder, held.fence)
 
     async def beat(self, held: Lease, after: str, judged: Judged) -> Sequence[Entry]:
         """See Pool."""
-        keys = [scripts.LEASE, scripts.EVIDENCE, scripts.JUDGED]
+        kinds = {**LEASE_KIND, scripts.EVIDENCE: STREAM, **JUDGED_KIND}
         states = chain.from_iterable(judged.states.items())
         said = (held.holder, held.fence, KEPT_MS, judged.position, f"({after}" if after else "-", READ_ENTRIES)
-        verdict, entries = await self._eval(scripts.BEAT, keys, *said, *states)
+        verdict, entries = await self._side.run(scripts.BEAT, kinds, *said, *states)
         if verdict != b"held":
             raise LeaseLost
-        return [_entry(name, dict(zip(flat[::2], flat[1::2], strict=True))) for name, flat in entries]
+        return [self._entry(name, dict(zip(flat[::2], flat[1::2], strict=True))) for name, flat in entries]
 
     async def judged(self) -> Judged:
         """See Pool."""
-        position, flat = await self._eval(scripts.JUDGED_SO_FAR, [scripts.LEASE, scripts.JUDGED])
-        return Judged(position.decode(), {m.decode(): s for m, s in zip(flat[::2], flat[1::2], strict=True)})
+        position, flat = await self._side.run(scripts.JUDGED_SO_FAR, LEASE_KIND | JUDGED_KIND)
+        at = position.decode(errors="replace")
+        if at and POSITION.fullmatch(at) is None:
+            self.junk.tell(scripts.LEASE, "its position is none: all evidence is judged anew")
+            return Judged("")
+        return Judged(at, {m.decode(errors="replace"): s for m, s in zip(flat[::2], flat[1::2], strict=True)})
 
     async def states(self, models: Sequence[str]) -> Mapping[str, bytes]:
         """See Pool."""
-        found = await self._command("HMGET", scripts.JUDGED, *models) if models else []
+        found = await self._side.send(JUDGED_KIND, "HMGET", scripts.JUDGED, *models) if models else []
         return {model: state for model, state in zip(models, found, strict=True) if state}
 
     async def totals(self, places: Sequence[str]) -> Sequence[Mapping[str, float]]:
         """See Pool."""
         found: list[Mapping[str, float]] = []
         for begin in range(0, len(places), READ_PLACES):
-            keys = [scripts.totals_key(place) for place in places[begin : begin + READ_PLACES]]
-            found += [_numbers(flat) for flat in await self._eval(scripts.TOTALS, keys)]
+            some = places[begin : begin + READ_PLACES]
+            kinds = {scripts.totals_key(place): HASH for place in some}
+            by_key = dict(zip(kinds, await self._side.run(scripts.TOTALS, kinds), strict=True))
+            found += [self._numbers(by_key[scripts.totals_key(place)]) for place in some]
         return found
 
-    async def _eval(self, script: str, keys: Sequence[str], *args: Any) -> Any:
-        return await self._command("EVAL", script, len(keys), *keys, *args)
+    def _entry(self, name: bytes, fields: Mapping[bytes, bytes]) -> Entry:
+        """One that is not of ours has no evidence, and is read past."""
+        if b"replica" not in fields or b"data" not in fields:
+            self.junk.tell(scripts.EVIDENCE, "an entry without evidence: skipped")
+            return Entry(name.decode(), "", b"[]")
+        return Entry(name.decode(), fields[b"replica"].decode(errors="replace"), fields[b"data"])
+
+    def _numbers(self, flat: Sequence[bytes]) -> Mapping[str, float]:
+        found = {}
+        for name, value in zip(flat[::2], flat[1::2], strict=True):
+            try:
+                found[name.decode()] = _number(value)
+            except ValueError:
+                self.junk.tell("{turnout}:totals", "a sum is no number: skipped")
+        return found
 
 
 def _steps(sums: Sums) -> Iterator[Any]:
@@ -90,17 +124,19 @@ def _steps(sums: Sums) -> Iterator[Any]:
 
 
 def _lease(found: Sequence[bytes | None]) -> Lease | None:
+    """None where nobody holds it, or it is not of ours."""
     fence, holder, beat = found
-    return Lease(int(fence or 0), holder.decode(), int(beat or 0)) if holder else None
+    if not holder or not _is_count(fence) or not _is_count(beat):
+        return None
+    return Lease(int(fence or 0), holder.decode(errors="replace"), int(beat or 0))
 
 
-def _entry(name: bytes, fields: Mapping[bytes, bytes]) -> Entry:
-    return Entry(name.decode(), fields[b"replica"].decode(), fields[b"data"])
-
-
-def _numbers(flat: Sequence[bytes]) -> Mapping[str, float]:
-    return {name.decode(): _number(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+def _is_count(value: bytes | None) -> bool:
+    return value is not None and value.isdigit() and len(value) < 16
 
 
 def _number(value: bytes) -> float:
-    return int(value) if value.lstrip(b"-").isdigit() else float(value)
+    number = int(value) if value.lstrip(b"-").isdigit() else float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number

@@ -6,7 +6,8 @@
     {turnout}:lease            hash    fence, holder, beat, position (of the evidence that is judged); expires
     {turnout}:judged           hash    model -> what the judge keeps of it; expires
 
-All of it may be deleted at any time: counts begin anew, and nothing that serves or guards depends on it.
+All of it may be deleted at any time: counts begin anew, and nothing that serves or guards depends on it. So what is not
+of ours is taken away: a key of another type (``redis_side``), a sum that is no number, a lease without one.
 """
 
 EVIDENCE = "{turnout}:evidence"
@@ -28,8 +29,20 @@ def totals_key(place: str) -> str:
 # ARGV replica, sequence, ms the mark is kept, evidence, entries kept, ms they are kept, ms totals are kept, then for
 # each place: how many triples, and these: i (integer), f (float) or m (largest), name, value.
 FLUSH = """
-local seen = redis.call('GET', KEYS[1])
-if seen and tonumber(seen) >= tonumber(ARGV[2]) then return 0 end
+local seen = tonumber(redis.call('GET', KEYS[1]) or '')
+if seen and seen >= tonumber(ARGV[2]) then return {0, 0} end
+if ARGV[4] ~= '' then redis.call('XRANGE', KEYS[2], '0-0', '0-0') end
+for k = 3, #KEYS do redis.call('HGET', KEYS[k], '') end -- of another type: an error before anything is written
+local mended = 0
+local function add(command, key, name, value)
+  local reply = redis.pcall(command, key, name, value)
+  if type(reply) ~= 'table' or not reply.err then return nil end
+  if not string.find(reply.err, 'not an integer', 1, true) and not string.find(reply.err, 'not a float', 1, true) then
+    return reply
+  end
+  redis.call('HSET', key, name, value)
+  mended = mended + 1
+end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 if ARGV[4] ~= '' then
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'replica', ARGV[1], 'data', ARGV[4])
@@ -40,26 +53,32 @@ for k = 3, #KEYS do
   local last = at + 3 * tonumber(ARGV[at])
   for i = at + 1, last, 3 do
     local kind, name, value = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    local failed
     if kind == 'i' then
-      redis.call('HINCRBY', KEYS[k], name, value)
+      failed = add('HINCRBY', KEYS[k], name, value)
     elseif kind == 'f' then
-      redis.call('HINCRBYFLOAT', KEYS[k], name, value)
+      failed = add('HINCRBYFLOAT', KEYS[k], name, value)
     else
-      local held = redis.call('HGET', KEYS[k], name)
-      if not held or tonumber(held) < tonumber(value) then redis.call('HSET', KEYS[k], name, value) end
+      local held = tonumber(redis.call('HGET', KEYS[k], name) or '')
+      if not held or held < tonumber(value) then redis.call('HSET', KEYS[k], name, value) end
     end
+    if failed then return failed end
   end
   redis.call('PEXPIRE', KEYS[k], ARGV[7])
   at = last + 1
 end
-return 1
+return {1, mended}
 """
 
-# Take the lease from nobody, or from a holder whose beat has not moved. KEYS lease. ARGV holder, fence and beat as they
+# Take the lease from nobody, or from a holder whose beat has not moved; one that is not of ours is nobody's, and the
+# next fence is then beyond any that was there. KEYS lease. ARGV holder, fence and beat as they
 # were seen, ms it is kept.
 TAKE = """
+local function is_number(text) return text and #text < 16 and string.match(text, '^%d+$') end
 local lease = redis.call('HMGET', KEYS[1], 'fence', 'holder', 'beat')
-if lease[2] and lease[2] ~= '' and not (lease[1] == ARGV[2] and lease[3] == ARGV[3]) then return lease end
+local is_ours = is_number(lease[1]) and is_number(lease[3])
+if is_ours and lease[2] and lease[2] ~= '' and not (lease[1] == ARGV[2] and lease[3] == ARGV[3]) then return lease end
+if lease[1] and not is_number(lease[1]) then redis.call('HSET', KEYS[1], 'fence', redis.call('TIME')[1]) end
 local fence = redis.call('HINCRBY', KEYS[1], 'fence', 1)
 redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'beat', 0)
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
@@ -75,8 +94,9 @@ if lease[1] == ARGV[1] and lease[2] == ARGV[2] then redis.call('HSET', KEYS[1], 
 # A sign of life, what was judged, and what there is to judge. KEYS lease, evidence, judged.
 # ARGV holder, fence, ms all is kept, position judged, where to read from, entries, then model and state (empty: none).
 BEAT = """
-local lease = redis.call('HMGET', KEYS[1], 'holder', 'fence')
+local lease = redis.call('HMGET', KEYS[1], 'holder', 'fence', 'beat')
 if lease[1] ~= ARGV[1] or lease[2] ~= ARGV[2] then return {'lost', {}} end
+if not string.match(lease[3] or '', '^%d+$') or #lease[3] > 15 then redis.call('HSET', KEYS[1], 'beat', 0) end
 redis.call('HINCRBY', KEYS[1], 'beat', 1)
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'position', ARGV[4]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])

@@ -85,16 +85,19 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3] + ARGV[4])
 return string.format('%.0f', time[1] * 1000000 + time[2])
 """
 
-# What replicas said, and how many milliseconds it still counts; forgets those that are silent for too long.
-# KEYS presence. ARGV milliseconds.
+# How many words were not of ours and were taken away; then what replicas said, and how many milliseconds it still
+# counts. Forgets those that are silent for too long. KEYS presence. ARGV milliseconds, the most that a word may count.
 WORDS = """
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local words = {}
+local words = {0}
 local flat = redis.call('HGETALL', KEYS[1])
 for i = 1, #flat, 2 do
   local expires_ms, data = string.match(flat[i + 1], '^(%d+) (.*)$')
-  if expires_ms and tonumber(expires_ms) > now_ms - ARGV[1] then
+  if not expires_ms or #expires_ms > 15 or tonumber(expires_ms) > now_ms + ARGV[2] then
+    redis.call('HDEL', KEYS[1], flat[i])
+    words[1] = words[1] + 1
+  elseif tonumber(expires_ms) > now_ms - ARGV[1] then
     words[#words + 1] = flat[i]
     words[#words + 1] = data
     words[#words + 1] = string.format('%.0f', tonumber(expires_ms) - now_ms)
