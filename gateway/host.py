@@ -18,6 +18,7 @@ from gateway.admin.refusals import RefusedLogins
 from gateway.admin.scrape import scrape_app
 from gateway.control.disk_copy import DiskCopy
 from gateway.control.keeper import Keeper
+from gateway.control.loaded import LoadedModels
 from gateway.control.messages import Refused
 from gateway.control.notices import Notices
 from gateway.control.presence import make_replica_id
@@ -100,6 +101,8 @@ class Host:
             lambda: self.supervisor.stored,
             time.monotonic,
             settings.backends.unload_after_s,
+            LoadedModels(settings.state_dir if keeps else None, lambda: self.supervisor.store_id),
+            lambda: self.supervisor.reach.is_there,
         )
         self._keeping: asyncio.Task[None] | None = None
         self.feed = Feed(self.store)

@@ -50,6 +50,7 @@ class Connections(Places[Connection]):
     ) -> None:
         super().__init__(url, replies, on_refused, move, connect_timeout_s=connect_timeout_s, loop=loop)
         self._heads = heads
+        self._replies = replies
         self._reply = replies.of
         self._connect = connect
         self._max_connections = max_connections
@@ -65,6 +66,10 @@ class Connections(Places[Connection]):
     def open_count(self) -> int:
         """Places taken: connections, and those being opened."""
         return len(self._members) + len(self._dials)
+
+    def expect_strings(self, has_strings: bool) -> None:
+        """Whether answers may hold strings, which are looked at."""
+        self._reply = self._replies.of_text if has_strings else self._replies.of
 
     @property
     def idle_count(self) -> int:

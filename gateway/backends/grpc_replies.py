@@ -8,7 +8,7 @@ from gateway.protocol.answer import WrongVersion
 from gateway.protocol.grpc_answers import GrpcAnswerWriter
 from gateway.protocol.grpc_infer import read_answer
 from gateway.protocol.protobuf import Unreadable
-from gateway.protocol.response import NotFinite
+from gateway.protocol.response import NoJson
 from routing.analysis.outcome import Kind, kind_of_status
 
 # HTTP status by gRPC's, as Triton's own HTTP port has them; those that it does not know are 400.
@@ -58,7 +58,9 @@ class GrpcReplies:
                 wrong = WrongVersion(self._asked, answer.version or None)
                 return self._replies.failure(Kind.CONTRACT, f"{url} {wrong}")
             body, header_length = self._writer.write(call.request(), answer)
-        except (Unreadable, NotFinite) as problem:
+        except NoJson as problem:
+            return Reply(Kind.CONTRACT, 500, error_body(str(problem)), None, f"{url}: {problem}")
+        except Unreadable as problem:
             sentence = f"the version's answer breaks its contract: {problem}"
             return Reply(Kind.CONTRACT, 502, error_body(sentence), None, f"{url}: {problem}")
         return Answer(200, body, header_length)

@@ -11,6 +11,8 @@ from gateway.backends.replies import Replies
 from gateway.backends.sending import Pool, Sending
 from gateway.backends.statistics import Statistics
 from gateway.backends.transport import Bounds, Target, address_of
+from gateway.errors import BadRequest, error_body
+from gateway.protocol.classes import check_classes, may_ask
 from gateway.protocol.shapes import Signature
 from routing.analysis.outcome import Kind
 
@@ -79,6 +81,7 @@ class HttpBackend:
         self._only: Pool | None = None  # the one that is ready, where it is one
         self._returning = False  # some of them get less than their share
         self._signature: Signature | None = None
+        self._strings: frozenset[str] = frozenset()  # outputs of BYTES
         self._turn = 0
         self._asked = asyncio.Event()  # one server is ready, or none of them
         self.instances: tuple[Instance, ...] = ()
@@ -147,9 +150,26 @@ class HttpBackend:
             if self._returning:
                 ready = self._of_those_that_take(ready)
             place = ready[0] if len(ready) == 1 else self._least_loaded(ready)
+        if self._strings and (reply := self._refused(call)) is not None:
+            on_reply(reply)
+            return _nothing
         sending = Sending(place, call, deadline_s, self.statistics, on_reply)
         place.submit(sending)
         return sending.cancel
+
+    def _refused(self, call: Call) -> Reply | None:
+        """The answer to a request that would end the server."""
+        body, header_length = call.body, call.header_length
+        if not may_ask(body, header_length):
+            return None
+        kind = Kind.MALFORMED
+        try:
+            request = call.request()
+            kind = Kind.REJECTED
+            check_classes(request, body, header_length, self._strings)
+        except BadRequest as problem:
+            return Reply(kind, 400, error_body(str(problem)), detail=str(problem))
+        return None
 
     def _of_those_that_take(self, places: Sequence[Pool]) -> Sequence[Pool]:
         """Without servers that have come back a moment ago and are spared this time."""
@@ -206,10 +226,14 @@ class HttpBackend:
         self._only = self._ready[0] if len(ready) == 1 else None
         self._returning = len(ready) > 1
         if ready:
-            self._signature = ready[0].signature
+            self._describe(ready[0].signature)
             self._enter(State.READY)
         elif not any(instance.state is State.LOADING for instance in self.instances):
             self._enter(State.FAILED)
+
+    def _describe(self, signature: Signature | None) -> None:
+        self._signature = signature
+        self._strings = frozenset() if signature is None else signature.strings
 
     def _enter(self, state: State) -> None:
         if self.state is State.CLOSED or self.state is state:

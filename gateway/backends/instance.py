@@ -26,7 +26,7 @@ class Instance:
         target: The version there.
         replies: Makes the version's replies.
         bounds: Of what goes there.
-        on_change: Called after each change of ``state``.
+        on_change: Called after each change of ``state``, and of ``signature`` while it is ready.
         may_eject: Whether the version can do without this server.
         move: Finds another server for a sending that reached none here.
         differs: Given what the server says of its tensors; says why that cannot be, or nothing.
@@ -189,8 +189,13 @@ class Instance:
         if difference := self._differs(self, signature):
             self._enter(State.FAILED, difference)
             return
-        self.signature = signature
+        is_new = signature != self.signature
+        if is_new:  # else the very same object stays: who holds something against it need not look again
+            self.signature = signature
         if self._was_ready and self._state is not State.READY:
             self.health.come_back(self._loop.time())
         self._was_ready, self.is_ejected = True, False
+        if is_new and self._state is State.READY:
+            log.warning("a server describes its tensors anew: it is another build", extra={"url": self.url})
+            self._on_change()
         self._enter(State.READY)

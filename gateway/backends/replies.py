@@ -3,7 +3,9 @@
 import orjson
 
 from gateway.backends.base import Answer, Reply
+from gateway.errors import error_body
 from gateway.protocol.answer import Identity, WrongVersion
+from gateway.protocol.response import NotText
 from routing.analysis.outcome import Kind, kind_of_status
 
 GOOD = range(200, 300)
@@ -71,6 +73,13 @@ class Replies:
             body = self.public(f"answered {status}")
         return Reply(kind_of_status(status), status, body, None, detail)
 
+    def of_text(self, status: int, body: bytes, header_length: int | None, url: str) -> Reply:
+        """As ``of``, for a version with outputs of BYTES: servers write into JSON whatever bytes these hold."""
+        if status in GOOD and not body.isascii() and not _is_text(body[:header_length]):
+            problem = NotText()
+            return Reply(Kind.CONTRACT, 500, error_body(str(problem)), None, f"{url}: {problem}")
+        return self.of(status, body, header_length, url)
+
     def failure(self, kind: Kind, detail: str) -> Reply:
         """The reply where there is no answer; ``detail`` is for logs."""
         return Reply(kind, WITHOUT_ANSWER[kind][0], self._failures[kind], None, detail)
@@ -78,6 +87,14 @@ class Replies:
     def public(self, words: str) -> bytes:
         """The body of an error that says so of the version, in words for clients."""
         return orjson.dumps({"error": f"version {self._version} of model {self._model} {words}"})
+
+
+def _is_text(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_error(body: bytes) -> bool:

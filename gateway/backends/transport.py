@@ -113,7 +113,9 @@ class HttpTransport:
 
     async def inspect(self) -> Signature:
         """Ask its ready and its metadata endpoint."""
-        return await inspect(self._connect, self._heads.ready, self._heads.metadata)
+        signature = await inspect(self._connect, self._heads.ready, self._heads.metadata)
+        self.pool.expect_strings(bool(signature.strings))
+        return signature
 
 
 async def connected(host: str, port: int, make: Callable[[], ProtocolT]) -> ProtocolT:

@@ -64,10 +64,15 @@ class DiskCopy:
         }
         data = orjson.dumps(plain)
         async with self._lock:
-            await asyncio.to_thread(_replace, self._folder / FILE_NAME, data)
+            await asyncio.to_thread(replace_file, self._folder / FILE_NAME, data)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a file in the place of another one, whole or not at all; on the disk when this returns.
+
+    Raises:
+        OSError: The disk refuses.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     with fresh.open("wb") as file:

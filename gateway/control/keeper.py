@@ -11,6 +11,7 @@ import orjson
 
 from gateway.backends.probe import NotReady
 from gateway.backends.repository import Repository
+from gateway.control.loaded import LoadedModels
 from gateway.control.workers import Workers, missing
 from gateway.settings import is_loopback
 from routing.table import Route, TritonSpec
@@ -64,6 +65,8 @@ class Keeper:
         documents: All stored ones, those that cannot be read too.
         clock: Monotonic seconds.
         unload_after_s: How long a model stays after the table has stopped to name it.
+        loaded: What was loaded; that of an earlier run goes too when no table names it.
+        is_current: Whether the table is as the store has it: an old one unloads nothing.
     """
 
     def __init__(
@@ -73,17 +76,24 @@ class Keeper:
         documents: Callable[[], Iterable[bytes]],
         clock: Callable[[], float],
         unload_after_s: float,
+        loaded: LoadedModels,
+        is_current: Callable[[], bool],
     ) -> None:
         self._workers = workers
         self._routes = routes
         self._documents = documents
         self._clock = clock
         self._unload_after_s = unload_after_s
+        self._loaded = loaded
+        self._is_current = is_current
         self._kept: dict[Place, Kept] = {}
         self._busy: dict[Place, asyncio.Task[None]] = {}
 
     async def keep(self) -> None:
         """Look for ever."""
+        self._loaded.read()
+        for place in self._loaded.places:
+            self._kept[Place(*place)] = Kept()
         try:
             while True:
                 try:
@@ -140,6 +150,7 @@ class Keeper:
         repository = Repository(place.url)
         try:
             if not await _all_ready(repository, place.model, kept.versions):
+                await self._loaded.add(place)
                 await repository.load(place.model)
                 log.info("a model was loaded", extra={"url": place.url, "remote_model": place.model})
                 if not await _all_ready(repository, place.model, kept.versions):
@@ -166,10 +177,11 @@ class Keeper:
         log.info("a model was unloaded", extra={"url": place.url, "remote_model": place.model})
         if kept.gone_s is not None:
             self._kept.pop(place, None)
+            await self._loaded.discard(place)
 
     async def _is_used(self, place: Place) -> bool:
-        """Whether the table names it again, a worker still holds it, or one cannot say."""
-        if is_named(place, self._documents()):
+        """Whether the table names it again or may do so, a worker still holds it, or one cannot say."""
+        if not self._is_current() or is_named(place, self._documents()):
             return True
         members = self._workers.members
         if not members or not all(member.is_serving for member in members):

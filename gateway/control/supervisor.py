@@ -182,6 +182,11 @@ class Supervisor:
         }
 
     @property
+    def store_id(self) -> str:
+        """Of the store that the table is from."""
+        return self._table.store_id
+
+    @property
     def stored(self) -> list[bytes]:
         """Every document as it is stored, those that cannot be read too."""
         return [data for _, data in self._table.documents.values()]

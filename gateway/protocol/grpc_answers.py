@@ -10,7 +10,7 @@ from gateway.protocol.binary import strings_of
 from gateway.protocol.form import InferRequest
 from gateway.protocol.grpc_infer import InferAnswer, OutputTensor
 from gateway.protocol.protobuf import Bytes, Unreadable
-from gateway.protocol.response import Body, json_data
+from gateway.protocol.response import Body, NotText, json_data
 from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, element_count
 
 OPENINGS_KEPT = 256  # descriptions of outputs that a version keeps
@@ -34,6 +34,7 @@ class GrpcAnswerWriter:
         Raises:
             Unreadable: An output whose data are not what its shape and datatype say, or have no JSON form.
             NotFinite: A NaN or an infinity in JSON, and the request does not allow it.
+            NotText: Bytes in JSON that are no UTF-8.
         """
         parts = [self._plain]
         if request.id is not None:
@@ -97,7 +98,13 @@ def _json(output: OutputTensor, request: InferRequest) -> bytes:
         found = strings_of(output.data, element_count(output.shape))
         if found is None:
             raise Unreadable(f"sent output {output.name!r} with bytes that are not as many strings as its shape says")
-        return orjson.dumps([piece.decode("utf-8", "replace") for piece in found])
+        try:
+            return orjson.dumps(list(map(bytes.decode, found)))
+        except UnicodeDecodeError:
+            raise NotText from None
     if output.datatype == "FP16" or output.datatype not in DTYPES:
         raise Unreadable(f"sent output {output.name!r} as {output.datatype}, which has no JSON form")
-    return json_data(output.name, np.frombuffer(output.data, DTYPES[output.datatype]), request)
+    numbers = np.frombuffer(output.data, DTYPES[output.datatype])
+    if output.datatype == "FP32":  # written as exactly as Triton's HTTP port does
+        numbers = numbers.astype(np.float64)
+    return json_data(output.name, numbers, request)

@@ -20,11 +20,22 @@ _OUTPUTS = b',"outputs":['
 _NULL = b"null"  # how orjson writes NaN and infinities; no finite number holds it
 
 
-class NotFinite(Exception):
-    """An output holds NaN or an infinity, which JSON cannot say."""
+class NoJson(Exception):
+    """An output holds what JSON cannot say."""
+
+
+class NotFinite(NoJson):
+    """NaN or an infinity."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"output {name!r} holds NaN or an infinity, which JSON cannot carry")
+
+
+class NotText(NoJson):
+    """Bytes that are no UTF-8. It names no output: of an answer that comes as text nobody knows which one it was."""
+
+    def __init__(self) -> None:
+        super().__init__("an output holds bytes that are no UTF-8, which JSON cannot carry: ask for it in binary form")
 
 
 Body = tuple[bytes, int | None]  # and the length of its JSON part when binary tensors follow

@@ -96,6 +96,11 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def strings(self) -> frozenset[str]:
+        """Names of the outputs that hold strings."""
+        return frozenset(spec.name for spec in self.outputs if spec.datatype == "BYTES")
+
 
 def element_count(shape: Sequence[int]) -> int:
     """Elements of a concrete shape; 1 for a scalar."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gateway.errors import BadRequest
 from gateway.protocol.binary import raw_input, read_binary
+from gateway.protocol.classes import unclassifiable
 from gateway.protocol.form import Form, InferRequest, InputTensor, unnested
 from gateway.protocol.shapes import DTYPES, ELEMENT_BYTES, LENGTH, TYPE_CODES, Signature, TensorSpec, element_count
 
@@ -219,7 +220,7 @@ def _shared_dims(dims: Mapping[str, Sequence[str | int]]) -> list[tuple[str, lis
 def _check_wanted(form: Form, spec: TensorSpec) -> None:
     if form.classes(spec.name):
         if len(spec.shape) < 2 or spec.datatype in {"BYTES", "BOOL"}:
-            raise BadRequest(f"output {spec.name!r} cannot be classified: it holds no row of numbers for each instance")
+            raise unclassifiable(spec.name)
     elif spec.datatype == "FP16" and not form.is_binary(spec.name):
         raise BadRequest(
             f'output {spec.name!r} is FP16, which has no JSON form: ask for it with `"binary_data": true`'

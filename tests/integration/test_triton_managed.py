@@ -117,3 +117,31 @@ def test_what_cannot_be_loaded_is_said_and_tried_again(tmp_path: Path, triton: T
         triton.add_model("broken", (5,))
         eventually(lambda: gateway.arm("credit", "one")["state"] == "ready", 20)
         assert json.dumps(gateway.status("credit")["warnings"]).count("cannot be loaded") == 0
+
+
+def test_what_an_earlier_run_has_loaded_goes_when_the_table_lost_it_meanwhile(
+    tmp_path: Path, triton: TritonServer
+) -> None:
+    for model in ("mine", "theirs"):
+        triton.add_model(model, (4,))
+    assert triton.get("/v2/repository/models/theirs/load", body=b"{}")[0] == 200
+    at = {"kind": "triton", "manage": True, "url": triton.grpc_url, "version": "4"}
+    both = route(one={**at, "model": "theirs"}, two={**at, "model": "mine"})
+    store = {"store": {"url": f"sqlite:///{tmp_path / 'table.db'}"}}
+    settings = {**store, "backends": {"unload_after_s": 0.2}}
+    with GatewayProcess(tmp_path / "first", routes=[both], models=None, settings=settings) as first:
+        eventually(lambda: {v["state"] for v in first.status("credit")["variants"]} == {"ready"}, 20)
+        first.kill()
+        with GatewayProcess(tmp_path / "second", models=None, settings=store) as second, second.admin() as admin:
+            etag = admin.send("GET", "/admin/v1/routes/credit").headers["etag"]
+            assert admin.send("DELETE", "/admin/v1/routes/credit", None, {"if-match": etag}).status in {200, 204}
+            second.kill()  # before its own time to unload has come
+        assert (states(triton)["mine"], states(triton)["theirs"]) == ("READY", "READY")
+        remembered = tmp_path / "first" / "state" / "loaded.json"
+        assert json.loads(remembered.read_bytes())["loaded"] == [[triton.grpc_url, "mine"]]
+        (tmp_path / "first" / "routes" / "credit.yaml").unlink()
+        first.start()
+        eventually(lambda: states(triton)["mine"] == "UNAVAILABLE", 20)
+        eventually(lambda: json.loads(remembered.read_bytes())["loaded"] == [])
+        assert states(triton)["theirs"] == "READY", "somebody else has loaded it"
+        assert first.overview()["managed"] == []
