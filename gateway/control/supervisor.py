@@ -3,18 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from gateway.control.disk_copy import DiskCopy, Table
-from gateway.control.homing import RETRY_FIRST_S, RETRY_MAX_S, Homing
+from gateway.control.following import Following
+from gateway.control.holding import Follows, Holding
+from gateway.control.homing import Homing
 from gateway.control.judge import Judge
 from gateway.control.measures import Measures
 from gateway.control.messages import (
     Applied,
     Counted,
-    Forget,
     Lower,
     Lowered,
     Refused,
@@ -36,7 +37,6 @@ from gateway.metrics.totals import Samples
 from routing.errors import (
     OutcomeUnknown,
     PositionLost,
-    RoutingError,
     StoreUnavailable,
 )
 from routing.store import Record, Store
@@ -83,12 +83,9 @@ class Supervisor:
         self._store = store
         self._workers = workers
         self._copy = copy
-        self._check_s = check_s
         self._table = Table()
         self._saving = Saving(copy, self._table, self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_open = False
-        self._reading = asyncio.Lock()
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
         self._is_read = asyncio.Event()
@@ -97,9 +94,17 @@ class Supervisor:
         self.unready: Mapping[str, Mapping[str, str]] = {}
         self.sharing = Sharing(store.pool, replica_id, self._lowered)
         self.reach = Reach(stale_after_s, lambda is_stale: workers.down(StoreAway(is_stale)))
-        self._homing = Homing(self._table, self._saving, self._writes, self.reach, lambda: self._is_open, self._written)
         self._presence = Presence(store, replica_id, self._served)
         self._presence.on_heard = lambda said, at_s: self._measures.heard(said["applied"], at_s)
+        followers: list[Follows] = [self.judge, self.sharing]
+        self._holding = Holding(self._table, workers, self._measures, followers, self._presence.change)
+        self._following = Following(
+            *(store, self._table, self._holding, self._writes, self._saving, self.reach, self._measures),
+            check_s=check_s,
+            on_read=self._presence.change,
+        )
+        homing = self._table, self._saving, self._writes, self.reach, lambda: self._following.is_open
+        self._homing = Homing(*homing, self._holding.written)
         workers.on_up = self._hear
         workers.on_join = lambda member: self._spawn(self._greet(member))
         workers.on_change = self._presence.change
@@ -114,13 +119,13 @@ class Supervisor:
         if copied is not None:
             self._table.store_id, self._table.lowers = copied.store_id, copied.lowers
         try:
-            store_id = await self._reach()
+            store_id = await self._following.opened()
             position = await self._store.position()
             if copied is not None:
                 await self._writes.offer(copied)
             await self._writes.seed(seeds)
             self._table.store_id = store_id
-            await self._compare()
+            await self._following.compare()
         except (StoreUnavailable, OutcomeUnknown, PositionLost) as error:
             if copied is None or not copied.documents:
                 await self._store.close()
@@ -130,13 +135,13 @@ class Supervisor:
             self.reach.lost(error)
             log.warning("serving from the disk copy", extra={"routes": len(copied.documents)})
             for model, (revision, data) in copied.documents.items():
-                self._push(model, revision, data)
+                self._holding.push(model, revision, data)
             position = ""
         for lower in self._table.lowers.values():
             self._spawn(self._homing.bring(lower))
         self._is_read.set()
-        self._spawn(self._follow(position))
-        self._spawn(self._check())
+        self._spawn(self._following.keep(position))
+        self._spawn(self._following.check())
         self._spawn(self._presence.keep())
         for task in self.sharing.tasks():
             self._spawn(task)
@@ -198,7 +203,7 @@ class Supervisor:
 
     async def keep(self, record: Record) -> None:
         """A person's edit was stored: serve it, and have it on the disk before anybody is told of it."""
-        self._changed(record)
+        self._holding.changed(record)
         await self._saving.now()
 
     def _served(self) -> dict[str, Any]:
@@ -264,131 +269,13 @@ class Supervisor:
         self._workers.down(Lower(message.model, message.version, message.epoch))
         self._spawn(self._homing.bring(message))
 
-    # Down from the store.
-
-    async def _follow(self, position: str) -> None:
-        """Watch the store for ever; after each loss read everything again."""
-        wait_s = RETRY_FIRST_S
-        while True:
-            try:
-                position = position or await self._read_again()
-                async with aclosing(self._store.watch(position)) as changes:
-                    self.reach.found()
-                    wait_s = RETRY_FIRST_S
-                    async for change in changes:
-                        position = change.position
-                        if change.at_s is not None:
-                            self._measures.written(change.model, change.revision, change.at_s)
-                        if self.known(change.model) != change.revision:
-                            await self._fetch(change.model)
-            except PositionLost:
-                position = ""
-                log.warning("the store's changes were lost: reading everything again")
-                await asyncio.sleep(RETRY_FIRST_S)
-            except (StoreUnavailable, OutcomeUnknown) as error:
-                position = ""
-                self.reach.lost(error)
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, RETRY_MAX_S)
-            except Exception:  # the top of a task that must not end: without it edits are taken and never served
-                position = ""
-                log.exception("the watch broke: reading everything again")
-                await asyncio.sleep(RETRY_MAX_S)
-
-    async def _read_again(self) -> str:
-        """Everything, after the watch was lost; the position to watch from."""
-        async with self._reading:
-            store_id = await self._reach()
-            position = await self._store.position()
-            await self._writes.offer(self._table)
-            self._table.store_id = store_id
-            await self._compare()
-        self._presence.change()
-        return position
-
-    async def _check(self) -> None:
-        """Compare everything now and then, should the watch have missed something."""
-        while True:
-            await asyncio.sleep(self._check_s)
-            try:
-                async with self._reading:
-                    await self._compare()
-                    self.reach.found()
-            except PositionLost:
-                continue  # the watch will see it too, and offers our copy before anything is taken from there
-            except RoutingError as error:
-                self.reach.lost(error)
-            except Exception:  # the top of a task that must not end
-                log.exception("the table could not be compared with the store")
-
-    async def _reach(self) -> str:
-        """Open the store if need be; its identity, which is ours only after our copy was offered to it."""
-        if not self._is_open:
-            await self._store.open()
-            self._is_open = True
-        store_id = await self._store.ping()
-        if self._table.store_id not in {"", store_id}:
-            log.warning("the store holds other contents than before", extra={"store_id": store_id})
-        self.reach.found()
-        return store_id
-
-    async def _compare(self) -> None:
-        """Bring the workers to what the store holds.
-
-        Raises:
-            PositionLost: It holds other contents than those that our copy was last offered to.
-        """
-        records = await self._store.list()
-        if await self._store.ping() != self._table.store_id:
-            raise PositionLost(self._table.store_id)
-        for record in records:
-            self._changed(record)
-        gone = set(self._table.documents) - {record.model for record in records}
-        for model in gone:
-            del self._table.documents[model]
-            self._measures.forgotten(model)
-            self.judge.forget(model)
-            self.sharing.forget(model)
-            self._workers.forget(model)
-            self._workers.down(Forget(model))
-            self._presence.change()
-        if self._table.documents or gone:
-            await self._saving.now()
-
-    async def _fetch(self, model: str) -> None:
-        record = await self._store.load(model)
-        if record is not None:
-            self._changed(record)
-            self._saving.soon()
-
-    def _written(self, record: Record) -> None:
-        """A lower is in the store; what is newer may have come first."""
-        if record.revision > self.known(record.model):
-            self._changed(record)
-
-    def _changed(self, record: Record) -> None:
-        """The store holds this record: serve it, unless a newer one came first."""
-        if record.revision >= self.known(record.model) and self._table.documents.get(record.model) != (
-            record.revision,
-            record.document,
-        ):
-            self._push(record.model, record.revision, record.document)
-
-    def _push(self, model: str, revision: int, data: bytes) -> None:
-        self._table.documents[model] = (revision, data)
-        self._workers.down(StoredDocument(model, revision, data))  # first: everything else may wait
-        self._measures.seen(model, revision, data)
-        self.judge.follow(model, data)
-        self.sharing.follow(model, data)
-
     def held(self) -> list[Record]:
         """Every route as it was last seen in the store."""
-        return [Record(model, revision, data, "") for model, (revision, data) in self._table.documents.items()]
+        return self._holding.all()
 
     def known(self, model: str) -> int:
         """Newest revision of a route that this replica has seen; 0: none."""
-        held = self._table.documents.get(model)
-        return held[0] if held else 0
+        return self._holding.known(model)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(_logged(work))
