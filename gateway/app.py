@@ -123,6 +123,7 @@ class Worker:
         self.sync = Sync(
             self.runtime, self.registry, self._repository, end.send, self._ledger, opaque=settings.headers.opaque
         )
+        self._sweeper.on_look = self.sync.look
         self._servers = Servers(Inquiry())
         self.data_plane = DataPlane(
             settings,

@@ -11,7 +11,7 @@ from gateway.runtime.arms import Arm
 from gateway.runtime.compile import CompiledRoute, compile_route
 from gateway.runtime.snapshot import Runtime, Snapshot
 from routing.codec import decode, lowered_as_in
-from routing.document import DeletedRoute, Document
+from routing.document import DeletedRoute, Document, RouteDocument
 from routing.errors import InvalidDocument, NewerSchema, Problem
 
 log = logging.getLogger("turnout.sync")
@@ -46,6 +46,7 @@ class Sync:
         self._tell = tell
         self._opaque = opaque
         self._routes: dict[str, CompiledRoute] = {}
+        self._untold: dict[str, int] = {}  # revisions that serve when stable's own backend does
         runtime.current = Snapshot({}, repository)
 
     def receive(self, message: Down) -> None:
@@ -57,6 +58,13 @@ class Sync:
                 self._remove(message.model)
             case Lower():
                 self._lower(message)
+
+    def look(self) -> None:
+        """Let versions serve whose backends have become ready since something stands in for them."""
+        for route in list(self._routes.values()):
+            if route.is_overdue:
+                self._compile(route.document, route)
+                self._tell_applied(route.model)
 
     def _apply(self, message: StoredDocument) -> None:
         known = self._routes.get(message.model)
@@ -75,15 +83,25 @@ class Sync:
         if isinstance(document, DeletedRoute):
             self._remove(document.model)
         else:
-            compiled = compile_route(
-                document, known, self._registry, self._ledger, opaque=self._opaque, now_s=self._clock()
-            )
-            self._routes = {**self._routes, document.model: compiled}
-            self._swap()
-            if known is not None:
-                known.retire()
+            self._compile(document, known)
         if not problems:
-            self._tell(Applied(message.model, document.revision))
+            self._untold[message.model] = document.revision
+            self._tell_applied(message.model)
+
+    def _compile(self, document: RouteDocument, known: CompiledRoute | None) -> None:
+        compiled = compile_route(
+            document, known, self._registry, self._ledger, opaque=self._opaque, now_s=self._clock()
+        )
+        self._routes = {**self._routes, document.model: compiled}
+        self._swap()
+        if known is not None:
+            known.retire()
+
+    def _tell_applied(self, model: str) -> None:
+        """Say that a revision serves, unless what was there before it stands in for stable."""
+        route = self._routes.get(model)
+        if model in self._untold and (route is None or route.stand_ins.stable is None):
+            self._tell(Applied(model, self._untold.pop(model)))
 
     @staticmethod
     def _follow(message: StoredDocument, known: CompiledRoute | None) -> Document | None:
@@ -102,12 +120,14 @@ class Sync:
                 "problems": [f"{p.pointer}: {p.message}" for p in problems],
             },
         )
+        self._untold.pop(message.model, None)
         self._tell(Refused(message.model, message.revision, problems))
 
     def _remove(self, model: str) -> None:
         known = self._routes.get(model)
         if known is None:
             return
+        self._untold.pop(model, None)
         self._routes = {name: route for name, route in self._routes.items() if name != model}
         self._swap()
         known.retire()

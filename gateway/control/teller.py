@@ -57,7 +57,7 @@ class Teller:
 
     def _places(self) -> Iterator[tuple[str, Kept]]:
         for route in self._runtime.current.routes.values():
-            for arm in route.by_version.values():
+            for arm in (*route.by_version.values(), route.stable):  # which may stand in
                 yield arm_place(arm), arm.evidence
             for shadow in route.shadows:
                 yield shadow_place(route.model, shadow), shadow.evidence

@@ -21,6 +21,9 @@ class Sweeper:
         gate: Told whether the loop is late.
         late_s: Lag from which it is.
         unready_flip_s: A canary that was ready and has not been for so long is flipped.
+
+    Attributes:
+        on_look: Called with each look at what is ready.
     """
 
     PERIOD_S = 0.025
@@ -49,6 +52,7 @@ class Sweeper:
         self._loop = loop
         self._clock = clock
         self._unready_flip_s = unready_flip_s
+        self.on_look: Callable[[], None] = _unheard
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -99,6 +103,7 @@ class Sweeper:
             exchange.watch()
 
     def _flush(self, now_s: float) -> None:
+        self.on_look()
         for route in list(self._runtime.current.routes.values()):
             route.stable.evidence.flush()
             for arm in route.arms:
@@ -106,3 +111,7 @@ class Sweeper:
                 is_canary = not arm.is_stable and arm.weight_ppm > 0 and not arm.evidence.lowered
                 if is_canary and unready_s > self._unready_flip_s:
                     self._observer.unready(route, arm, unready_s)
+
+
+def _unheard() -> None:
+    return

@@ -8,6 +8,7 @@ from gateway.runtime.arms import Arm, Evidence
 from gateway.runtime.contracts import ContractCheck
 from gateway.runtime.promises import slo_objectives
 from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
+from gateway.runtime.stand_ins import NOBODY, StandIns, stand_ins
 from routing.analysis.objective import Objective
 from routing.document import RouteDocument
 from routing.split import SplitPlan, split_plan
@@ -22,7 +23,9 @@ class CompiledRoute:
 
     Attributes:
         arms: In the order of the document's variants, as the plan's indices say.
-        by_version: Arms of variants and shadows, for pins.
+        by_version: Arms of variants and shadows, with the backends that the document names.
+        stand_ins: What answers meanwhile for versions whose backends are not ready yet.
+        stable: The arm that answers as stable, itself or a stand-in.
         shadows: Where copies go.
         key_sources: ``(is_cookie, name)`` in order, names lower-case for headers.
         attempt_cap_s: Longest time of a canary's attempt that may be retried; ``None``: half the remaining time.
@@ -47,6 +50,7 @@ class CompiledRoute:
         "side_effects",
         "slots",
         "stable",
+        "stand_ins",
         "times",
         "users",
     )
@@ -57,6 +61,7 @@ class CompiledRoute:
         plan: SplitPlan,
         arms: list[Arm],
         by_version: Mapping[str, Arm],
+        stand_ins: StandIns,
         shadows: Sequence[CompiledShadow],
         on_idle: Callable[["CompiledRoute"], None],
         ledger: Ledger,
@@ -67,9 +72,14 @@ class CompiledRoute:
         self.plan = plan
         self.arms = arms
         self.by_version = by_version
-        self.stable = by_version[route.stable]
+        self.stand_ins = stand_ins
+        self.stable = stand_ins.stable or by_version[route.stable]
         self.shadows = tuple(shadows)
-        self.slots: list[Slot] = [*(arm.slot for arm in by_version.values()), *(s.slot for s in shadows)]
+        self.slots: list[Slot] = [
+            *(arm.slot for arm in by_version.values()),
+            *(arm.slot for arm in stand_ins.all()),
+            *(s.slot for s in shadows),
+        ]
         self.key_sources = [_key_source(source) for source in (route.sticky.by if route.sticky else ())]
         self.retries = route.on_failure == "retry_stable" and not route.side_effects
         self.side_effects = route.side_effects
@@ -84,6 +94,18 @@ class CompiledRoute:
         self.users = 0
         self.retired = False
         self._on_idle = on_idle
+
+    def pinned(self, version: str) -> Arm | None:
+        """The arm for requests that name a version."""
+        return self.stand_ins.by_version.get(version) or self.by_version.get(version)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a version is ready for which something stands in."""
+        stable = self.by_version[self.document.route.stable]
+        return (self.stand_ins.stable is not None and stable.slot.is_ready) or any(
+            self.by_version[version].slot.is_ready for version in self.stand_ins.by_version
+        )
 
     def retire(self) -> None:
         """Another compiled route serves now; backends are given back when the last request has left."""
@@ -122,51 +144,61 @@ def compile_route(
     opaque: bool,
     now_s: float = 0.0,
 ) -> CompiledRoute:
-    """Compile a document, carrying over the evidence of every version whose epoch goes on; a new one begins now."""
+    """Compile a document, carrying over the evidence of every version whose epoch goes on; a new one begins now.
+
+    What served before stands in for versions whose backends are not ready yet.
+    """
     route = document.route
     promises = slo_objectives(route.slo)
     weights = route.weights()
+
+    def arm_of(version: str, role: str, key: BackendKey, evidence: Evidence, weight_ppm: int) -> Arm:
+        slot, revision = registry.acquire(key), document.revision
+        return Arm(route.model, version, role, slot, evidence, weight_ppm=weight_ppm, revision=revision, opaque=opaque)
+
     by_version: dict[str, Arm] = {}
     for version in route.versions():
-        slot = registry.acquire(BackendKey(route.model, version, route.backend(version)))
+        key = BackendKey(route.model, version, route.backend(version))
         role = "stable" if version == route.stable else "canary" if version in weights else "pinned"
-        by_version[version] = Arm(
-            route.model,
-            version,
-            role,
-            slot,
-            _evidence(document, version, previous, promises, ledger, now_s),
-            weight_ppm=weights.get(version, 0),
-            revision=document.revision,
-            opaque=opaque,
-        )
-    stable = by_version[route.stable]
+        evidence = _evidence(document, version, previous, promises, ledger, now_s)
+        by_version[version] = arm_of(version, role, key, evidence, weights.get(version, 0))
+
+    def stand_in(arm: Arm, served: Arm, evidence: Evidence) -> Arm:
+        return arm_of(served.version, arm.role, served.slot.key, evidence, arm.weight_ppm)
+
+    standing = stand_ins(by_version, route.stable, previous, stand_in) if previous else NOBODY
+    stable = standing.stable or by_version[route.stable]
     for version in weights:
         if version != route.stable:
             override = document.guard.overridden.get(version)
             accepted = override.breaks if override else ()
             by_version[version].contract = ContractCheck(stable.slot, by_version[version].slot, accepted)
-    arms = [by_version[version] for version in weights]
+    arms = [stable if version == route.stable else by_version[version] for version in weights]
     plan = split_plan(document, {version: index for index, version in enumerate(weights)})
 
     def give_back(compiled: CompiledRoute) -> None:
         for slot in compiled.slots:
             registry.release(slot)
 
-    shadows = [_shadow(document, shadow, previous, registry, now_s) for shadow in route.shadows]
-    return CompiledRoute(document, plan, arms, by_version, shadows, give_back, ledger)
+    shadows = [_shadow(document, shadow, stable, previous, registry, now_s) for shadow in route.shadows]
+    return CompiledRoute(document, plan, arms, by_version, standing, shadows, give_back, ledger)
 
 
 def _shadow(
-    document: RouteDocument, shadow: Shadow, previous: CompiledRoute | None, registry: Registry, now_s: float
+    document: RouteDocument,
+    shadow: Shadow,
+    stable: Arm,
+    previous: CompiledRoute | None,
+    registry: Registry,
+    now_s: float,
 ) -> CompiledShadow:
-    """Compile one shadow; its evidence goes on while its epoch and stable's version and backend are the same."""
+    """Compile one shadow; its evidence goes on while its epoch is the same, and what answers beside it."""
     route = document.route
     epoch = document.epoch.get(shadow.version, 0)
-    stable = (route.stable, route.backend(route.stable))
-    evidence = ShadowEvidence(epoch, stable, since_s=now_s)
+    beside = (stable.version, stable.slot.key.spec)
+    evidence = ShadowEvidence(epoch, beside, since_s=now_s)
     for before in previous.shadows if previous else ():
-        if (before.version, before.evidence.epoch, before.evidence.stable) == (shadow.version, epoch, stable):
+        if (before.version, before.evidence.epoch, before.evidence.stable) == (shadow.version, epoch, beside):
             evidence = before.evidence
     slot = registry.acquire(BackendKey(route.model, shadow.version, route.backend(shadow.version), is_shadow=True))
     return CompiledShadow(document, shadow, slot, evidence)

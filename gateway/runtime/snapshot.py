@@ -26,7 +26,7 @@ class Snapshot:
     def pinned(self, model: str, version: str) -> Arm | None:
         """The arm of a version that a request names."""
         route = self.routes.get(model)
-        arm = route.by_version.get(version) if route else None
+        arm = route.pinned(version) if route else None
         return arm or self.repository.get((model, version))
 
     def versions(self, model: str) -> list[str]:

@@ -13,7 +13,7 @@ def route_facts(route: CompiledRoute, now_s: float) -> dict[str, Any]:
     """Per variant: state, counters, latencies, guard; per shadow: copies, pairs. ``summed.py`` makes a status of it."""
     return {
         **_of_route(route),
-        "variants": [_arm(arm, now_s) for arm in route.by_version.values()],
+        "variants": [_arm(route, arm, now_s) for arm in route.by_version.values()],
         "shadows": [_shadow(route.model, shadow, now_s) for shadow in route.shadows],
     }
 
@@ -22,7 +22,7 @@ def route_signs(route: CompiledRoute, now_s: float) -> dict[str, Any]:
     """The part of it that ``warnings.py`` looks at."""
     return {
         **_of_route(route),
-        "variants": [_signs(arm, now_s) for arm in route.by_version.values()],
+        "variants": [_signs(route, arm, now_s) for arm in route.by_version.values()],
         "shadows": [_shadow_signs(shadow, now_s) for shadow in route.shadows],
     }
 
@@ -35,7 +35,7 @@ def _of_route(route: CompiledRoute) -> dict[str, Any]:
     }
 
 
-def _signs(arm: Arm, now_s: float) -> dict[str, Any]:
+def _signs(route: CompiledRoute, arm: Arm, now_s: float) -> dict[str, Any]:
     evidence, backend = arm.evidence, arm.slot.backend
     last_s = evidence.counters.last_drawn_s
     plain: dict[str, Any] = {
@@ -47,6 +47,7 @@ def _signs(arm: Arm, now_s: float) -> dict[str, Any]:
         "reason": backend.reason,
         "note": getattr(backend, "note", ""),
         "is_ready": arm.slot.is_ready,
+        "stands_in": route.stand_ins.sentence(arm),
         "idle_s": None if last_s is None else now_s - last_s,
         "age_s": now_s - evidence.since_s,
         "unjudged_s": None if arm.is_stable or not evidence.objectives else evidence.unjudged_s(now_s),
@@ -59,10 +60,10 @@ def _signs(arm: Arm, now_s: float) -> dict[str, Any]:
     return plain
 
 
-def _arm(arm: Arm, now_s: float) -> dict[str, Any]:
+def _arm(route: CompiledRoute, arm: Arm, now_s: float) -> dict[str, Any]:
     evidence = arm.evidence
     plain = {
-        **_signs(arm, now_s),
+        **_signs(route, arm, now_s),
         "place": arm_place(arm),
         **arm_counts(evidence),
         "would_have_flipped": evidence.would_have_flipped,

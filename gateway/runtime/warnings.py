@@ -116,7 +116,9 @@ def _of_version(arms: Sequence[Facts], judged: Sequence[Facts], idle_s: float) -
 def _not_ready(version: str, unready: Sequence[Facts]) -> RouteWarning:
     failed = next((arm for arm in unready if arm["state"] != "loading"), None)
     kind = LOADING if failed is None else UNREACHABLE
-    return RouteWarning(kind, version, f"version {version!r} is not ready: {(failed or unready[0])['reason']}")
+    said = f"version {version!r} is not ready: {(failed or unready[0])['reason']}"
+    meanwhile = [arm.get("stands_in", "") for arm in unready]
+    return RouteWarning(kind, version, f"{said}; {meanwhile[0]}" if all(meanwhile) else said)
 
 
 def _instances(version: str, arms: Sequence[Facts]) -> Iterator[RouteWarning]:
