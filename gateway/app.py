@@ -242,6 +242,7 @@ class Worker:
         self, models: Sequence[str], told: Callable[[CompiledRoute, float], dict[str, Any]]
     ) -> dict[str, Any]:
         """Facts of some routes; lets go of the loop between them."""
+        self.sync.look()  # what is told to be ready answers
         found = {}
         for index, model in enumerate(models, 1):
             route = self.runtime.current.routes.get(model)

@@ -107,7 +107,13 @@ LOWERED = Family(
     "1 while no draws go there, whatever the weight says.",
     "max",
 )
-READY = Family("turnout_version_ready", "gauge", ("model", "version"), "1 while the version can answer.", "min")
+READY = Family(
+    "turnout_version_ready",
+    "gauge",
+    ("model", "version"),
+    "1 while the version can answer on the backend that its route names.",
+    "min",
+)
 EJECTIONS = Family(
     "turnout_ejections_total",
     "counter",

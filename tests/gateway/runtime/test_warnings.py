@@ -114,3 +114,17 @@ def test_what_could_not_be_compared_is_said_where_it_gets_traffic() -> None:
 def test_the_same_thing_told_by_the_document_and_by_the_workers_is_said_once() -> None:
     idle = [("shadow_idle", "3", "its sample is 0 %")]
     assert kinds(facts(shadows=[shadow(idle_s=400.0)], idle=idle)) == [("shadow_idle", "3")]
+
+
+def test_what_stands_in_for_stable_is_told_where_it_does_so_in_every_worker() -> None:
+    def unready(stands_in: str) -> dict[str, Any]:
+        parts = {"state": "failed", "reason": "refused", "is_ready": False, "contract": None}
+        return facts(arm("1", "stable", stands_in=stands_in, **parts))
+
+    def said(*stands_in: str) -> list[str]:
+        return [warning.sentence for warning in route_warnings([unready(one) for one in stands_in], {})]
+
+    assert said("until it is, the other goes on") == [
+        "version '1' is not ready: refused; until it is, the other goes on"
+    ]
+    assert said("until it is, the other goes on", "") == ["version '1' is not ready: refused"]
