@@ -121,8 +121,12 @@ def compile_route(
     *,
     opaque: bool,
     now_s: float = 0.0,
+    is_alone: bool = True,
 ) -> CompiledRoute:
-    """Compile a document, carrying over the evidence of every version whose epoch goes on; a new one begins now."""
+    """Compile a document, carrying over the evidence of every version whose epoch goes on; a new one begins now.
+
+    ``is_alone``: no other worker or gateway serves this route.
+    """
     route = document.route
     promises = slo_objectives(route.slo)
     weights = route.weights()
@@ -135,7 +139,7 @@ def compile_route(
             version,
             role,
             slot,
-            _evidence(document, version, previous, promises, ledger, now_s),
+            _evidence(document, version, previous, promises, ledger, now_s, is_alone=is_alone),
             weight_ppm=weights.get(version, 0),
             revision=document.revision,
             opaque=opaque,
@@ -179,6 +183,8 @@ def _evidence(
     promises: tuple[Objective, ...],
     ledger: Ledger,
     now_s: float,
+    *,
+    is_alone: bool,
 ) -> Evidence:
     epoch = document.epoch.get(version, 0)
     before = previous.by_version.get(version) if previous else None
@@ -186,7 +192,7 @@ def _evidence(
     if before is not None and before.evidence.epoch == epoch and not was_promoted_or_demoted:
         return before.evidence
     row = ledger.version(document.model, version, _thresholds_s(promises))
-    return Evidence(epoch, promises, row, since_s=now_s)
+    return Evidence(epoch, promises, row, since_s=now_s, is_alone=is_alone)
 
 
 def _thresholds_s(promises: tuple[Objective, ...]) -> list[float]:
