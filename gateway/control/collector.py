@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -152,11 +152,17 @@ def counted(evidence: bytes) -> Counted:
     return Counted(tuple(_counts(evidence)))
 
 
+def _news(attempts: Any, keys: Iterable[Any]) -> News:
+    if (number := int(attempts)) < 0:
+        raise ValueError(f"{number} attempts")
+    return number, [None if key is None else int(key) for key in keys]
+
+
 def _counts(evidence: bytes) -> Iterator[Count]:
     try:
         for model, version, epoch, is_stable, is_ready, deltas, *more in orjson.loads(evidence):
-            plain = {name: (int(attempts), list(keys)) for name, (attempts, keys) in deltas.items()}
-            slots = tuple((int(slot), int(attempts), list(keys)) for slot, attempts, keys in (more[0] if more else ()))
+            plain = {name: _news(*told) for name, told in deltas.items()}
+            slots = tuple((int(slot), *_news(*told)) for slot, *told in (more[0] if more else ()))
             yield Count(str(model), str(version), int(epoch), bool(is_stable), bool(is_ready), plain, slots)
     except (ValueError, TypeError, AttributeError):
         log.warning("evidence of another gateway cannot be read")

@@ -130,6 +130,12 @@ def test_evidence_of_a_release_without_slots_is_taken() -> None:
     assert count.slots == ((5, 1, [7]),)
 
 
+@pytest.mark.parametrize("slots", [[[1, -1, []]], [[1, 1, [[7]]]], [["x", 1, []]], [5], 5, [[1, 1]]])
+def test_evidence_that_no_gateway_says_is_left_out(slots: object) -> None:
+    row = ["credit", "2", 2, False, True, {"errors": [3, [None]]}, slots]
+    assert counted(orjson.dumps([row])).counts == ()
+
+
 def test_two_hits_of_one_key_are_evidence_whatever_gateway_saw_them(shared_server: RedisServer) -> None:
     async def scenario(gateways: list[Gateway]) -> None:
         first = gateways[0]
