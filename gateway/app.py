@@ -84,7 +84,7 @@ class Worker:
         self._settings = settings
         self._loop = loop
         self._end = end
-        self._workers = workers
+        self._is_alone = workers == 1 and settings.is_embedded
         self._is_store_away = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._telling: asyncio.TimerHandle | None = None
@@ -121,7 +121,13 @@ class Worker:
         )
         self._repository = self._scan_repository()
         self.sync = Sync(
-            self.runtime, self.registry, self._repository, end.send, self._ledger, opaque=settings.headers.opaque
+            self.runtime,
+            self.registry,
+            self._repository,
+            end.send,
+            self._ledger,
+            opaque=settings.headers.opaque,
+            is_alone=self._is_alone,
         )
         self._sweeper.on_look = self.sync.look
         self._servers = Servers(Inquiry())
@@ -150,7 +156,7 @@ class Worker:
     def start(self) -> None:
         """Begin to hear the supervisor, and to sweep."""
         self._sweeper.start()
-        if self._workers > 1 or not self._settings.is_embedded:
+        if not self._is_alone:
             self._tell_evidence()
         self._end.start()
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import orjson
 
 from gateway.control.messages import Count, Counted, Summed
 from routing.analysis.guard import FRESH_MAX
+from routing.analysis.slots import SLOTS_MAX
 from routing.errors import StoreUnavailable
 from routing.store import Flush, Pool, Sums
 
@@ -21,6 +23,33 @@ WAITING_MAX = 10_000  # rows of each kind that wait while the store is away; new
 
 Row = tuple[str, str, int, bool]
 Numbers = dict[str, int | float]
+News = tuple[int, list[int | None]]  # attempts, and the keys of those that were hits
+
+
+class _Evidence:
+    """What the workers have said of one version since the last flush."""
+
+    def __init__(self) -> None:
+        self._has_stable = True
+        self._deltas: dict[str, News] = {}
+        self._slots: dict[int, News] = {}
+
+    def add(self, count: Count) -> None:
+        self._has_stable = count.stable_is_ready
+        for name, (attempts, keys) in count.deltas.items():
+            self._deltas[name] = _sum(self._deltas.get(name), attempts, keys)
+        for slot, attempts, keys in count.slots:
+            self._slots[slot] = _sum(self._slots.get(slot), attempts, keys)
+        while len(self._slots) > SLOTS_MAX:
+            del self._slots[min(self._slots)]
+
+    def as_plain(self) -> list[Any]:
+        return [self._has_stable, self._deltas, [[slot, *news] for slot, news in self._slots.items()]]
+
+
+def _sum(before: News | None, attempts: int, keys: list[int | None]) -> News:
+    told, fresh = before or (0, [])
+    return told + attempts, [*fresh, *keys][:FRESH_MAX]
 
 
 class Collector:
@@ -42,7 +71,7 @@ class Collector:
     def __init__(self, pool: Pool, replica_id: str) -> None:
         self._pool = pool
         self._replica_id = replica_id
-        self._evidence: dict[Row, tuple[bool, dict[str, tuple[int, list[int | None]]]]] = {}
+        self._evidence: dict[Row, _Evidence] = {}
         self._totals: dict[str, tuple[Numbers, Numbers]] = {}
         self._in_doubt: Flush | None = None
         self._sequence = 0
@@ -57,11 +86,7 @@ class Collector:
             if row not in self._evidence and len(self._evidence) >= WAITING_MAX:
                 self.dropped += 1
                 continue
-            _, deltas = self._evidence.get(row, (True, {}))
-            for name, (attempts, keys) in count.deltas.items():
-                before, fresh = deltas.get(name, (0, []))
-                deltas[name] = (before + attempts, [*fresh, *keys][:FRESH_MAX])
-            self._evidence[row] = (count.stable_is_ready, deltas)
+            self._evidence.setdefault(row, _Evidence()).add(count)
         self._news.set()
 
     def add(self, message: Summed) -> None:
@@ -116,7 +141,7 @@ class Collector:
 
     def _made(self) -> Flush:
         rows = list(islice(self._evidence, ROWS_A_FLUSH))
-        evidence = [[*row, *self._evidence.pop(row)] for row in rows]
+        evidence = [[*row, *self._evidence.pop(row).as_plain()] for row in rows]
         places = list(islice(self._totals, ROWS_A_FLUSH))
         totals = tuple(Sums(place, *self._totals.pop(place)) for place in places)
         return Flush(self._replica_id, self._sequence, orjson.dumps(evidence) if evidence else b"", totals)
@@ -127,10 +152,17 @@ def counted(evidence: bytes) -> Counted:
     return Counted(tuple(_counts(evidence)))
 
 
+def _news(attempts: Any, keys: Iterable[Any]) -> News:
+    if (number := int(attempts)) < 0:
+        raise ValueError(f"{number} attempts")
+    return number, [None if key is None else int(key) for key in keys]
+
+
 def _counts(evidence: bytes) -> Iterator[Count]:
     try:
-        for model, version, epoch, is_stable, is_ready, deltas in orjson.loads(evidence):
-            plain = {name: (int(attempts), list(keys)) for name, (attempts, keys) in deltas.items()}
-            yield Count(str(model), str(version), int(epoch), bool(is_stable), bool(is_ready), plain)
+        for model, version, epoch, is_stable, is_ready, deltas, *more in orjson.loads(evidence):
+            plain = {name: _news(*told) for name, told in deltas.items()}
+            slots = tuple((int(slot), *_news(*told)) for slot, *told in (more[0] if more else ()))
+            yield Count(str(model), str(version), int(epoch), bool(is_stable), bool(is_ready), plain, slots)
     except (ValueError, TypeError, AttributeError):
         log.warning("evidence of another gateway cannot be read")

@@ -11,6 +11,7 @@ from gateway.control.collector import counted
 from gateway.control.judge import Judge
 from gateway.control.kept import state_in
 from gateway.control.messages import Lowered
+from routing.analysis.slots import SLOT_S
 from routing.errors import StoreUnavailable
 from routing.store import Entry, Judged, Lease, LeaseLost, Pool
 
@@ -21,6 +22,11 @@ LEASE_S = 2.0  # a lease whose beat has stood still for so long, by the watcher'
 LOOK_S = 0.25  # how often the others look at it
 AWAY_S = 10.0  # how long it counts that a gateway said its stable is not ready
 SOURCES_MIN = 2  # gateways without which there is nothing to merge
+
+
+def slot_of(position: str) -> int:
+    """When an entry came, by the store's clock, as a count of slots that all gateways share."""
+    return int(int(position.partition("-")[0]) / (SLOT_S * 1_000))
 
 
 class LeaseWatch:
@@ -134,5 +140,5 @@ class JointJudge:
 
     def _hear(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self.judge.hear(entry.replica, counted(entry.evidence))
+            self.judge.hear(entry.replica, counted(entry.evidence), slot_of(entry.position))
             self._position = entry.position

@@ -27,7 +27,9 @@ class Judge:
     Args:
         lower: Receives what a guard in a worker would have sent.
         over: What the sources are, for people.
-        least: Sources without which nothing is done: one alone has a guard that is quicker and knows the order.
+        least: Sources without which only a run of failures is acted on: one alone has a guard that is quicker.
+        is_last: Whether nobody knows more. Otherwise a run that is long only because of one key's many failures is left
+            to who does: others may know of good answers between them.
         steps_itself: ``FLUSH_S`` after the first evidence came; otherwise somebody else calls ``step``.
         away_s: How long it counts that a source said its stable is not ready.
 
@@ -43,12 +45,14 @@ class Judge:
         least: int = 1,
         steps_itself: bool = True,
         away_s: float = float("inf"),
+        is_last: Callable[[], bool] = lambda: True,
     ) -> None:
         self._lower = lower
         self._over = over
         self._least = least
         self._steps_itself = steps_itself
         self._away_s = away_s
+        self._is_last = is_last
         self.changed: set[str] = set()
         self._documents: dict[str, RouteDocument] = {}
         self._merged: dict[str, dict[str, Pooled]] = {}
@@ -102,8 +106,8 @@ class Judge:
         for without in self._not_ready.values():
             without.pop(str(source), None)
 
-    def hear(self, source: object, message: Counted) -> None:
-        """Evidence of one source."""
+    def hear(self, source: object, message: Counted, now_slot: int | None = None) -> None:
+        """Evidence of one source; ``now_slot`` where sources count their slots each for itself (``Pooled.add``)."""
         for count in message.counts:
             document = self._documents.get(count.model)
             if document is None or not self._is_current(document, count.version, count.epoch, count.is_stable):
@@ -113,7 +117,7 @@ class Judge:
             merged = held.get(count.version)
             if merged is None:
                 merged = held[count.version] = Pooled(document, count.epoch, is_stable=count.is_stable)
-            merged.add(str(source), count)
+            merged.add(str(source), count, now_slot)
             self._unjudged.add(count.model)
             self.changed.add(count.model)
         if self._steps_itself and self._unjudged and self._stepping is None:
@@ -123,13 +127,14 @@ class Judge:
         """Judge everything that has changed."""
         self._stepping = None
         unjudged, self._unjudged = self._unjudged, set()
+        all_burn = self._is_last()
         for model in unjudged:
             held = self._merged.get(model, {})
-            trips = [(version, merged, merged.step()) for version, merged in held.items()]
+            trips = [(version, merged, merged.step(all_burn=all_burn)) for version, merged in held.items()]
             for version, merged, trip in trips:  # when stable has been stepped too
                 if trip is None or merged.is_stable or merged.is_lowered:
                     continue
-                if len(merged.sources) < self._least:
+                if len(merged.sources) < self._least and trip.objective != FUSE:
                     merged.renew()
                 else:
                     self._act(model, version, merged, trip)
@@ -208,12 +213,13 @@ class Judge:
             merged.is_lowered = True
             self._say("flipped to stable", document, version, merged, trip.sentence())
             number = len(merged.sources)
+            over = f", over {number} {self._over}" if number > 1 else ""
             self._lower(
                 Lowered(
                     model,
                     version,
                     merged.epoch,
-                    f"{trip.objective}: {trip.sentence()}, over {number} {self._over}",
+                    f"{trip.objective}: {trip.sentence()}{over}",
                     {
                         "objective": trip.objective,
                         "sentence": trip.sentence(),

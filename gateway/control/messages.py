@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from routing.analysis.slots import SlotNews
 from routing.errors import Problem
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -54,6 +55,7 @@ class Count:
     Attributes:
         stable_is_ready: Whether the route's stable can be asked in this worker.
         deltas: By objective, attempts, and of each hit the hash of its sticky key (``None``: a keyless draw).
+        slots: The same for the fuse, by the slot of dispatch: ``SLOT_S`` of this machine's monotonic clock.
     """
 
     model: str
@@ -62,6 +64,7 @@ class Count:
     is_stable: bool
     stable_is_ready: bool
     deltas: dict[str, tuple[int, list[int | None]]]
+    slots: tuple[SlotNews, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,4 +241,5 @@ def decode(head: bytes, data: bytes) -> Message:
 
 def _count(plain: dict[str, Any]) -> Count:
     deltas = {name: (attempts, list(hits)) for name, (attempts, hits) in plain.pop("deltas").items()}
-    return Count(**plain, deltas=deltas)
+    slots = tuple((slot, attempts, list(hits)) for slot, attempts, hits in plain.pop("slots"))
+    return Count(**plain, deltas=deltas, slots=slots)

@@ -1,13 +1,14 @@
 """What is known of one version in one epoch from several sources: workers of a gateway, or gateways on a store."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.control.messages import Count
 from gateway.runtime.promises import slo_objectives
 from routing.analysis.guard import KeyCap
-from routing.analysis.merged import MergedDetector
+from routing.analysis.merged import MergedDetector, Slot
 from routing.analysis.objective import FUSE, Trip, held_against_stable
+from routing.analysis.slots import SlotNews
 from routing.document import RouteDocument
 
 KEYS_KEPT = 256  # of an objective, that who goes on from here remembers the charges of
@@ -28,6 +29,8 @@ class Pooled:
         self._objectives = held_against_stable(promised) if is_stable else promised
         self._caps: dict[str, KeyCap] = {}
         self._pending: dict[str, tuple[int, int]] = {}
+        self._slots: list[Slot] = []
+        self._shifts: dict[str, int] = {}
         self.epoch = epoch
         self.is_stable = is_stable
         self.detector = MergedDetector(self._objectives)
@@ -38,8 +41,13 @@ class Pooled:
         self.alarm = ""
         self.would_have_flipped = ""
 
-    def add(self, source: str, count: Count) -> None:
-        """Take in what one source saw. Two hits of one key are evidence, wherever they were seen."""
+    def add(self, source: str, count: Count, now_slot: int | None = None) -> None:
+        """Take in what one source saw. Two hits of one key are evidence, wherever they were seen.
+
+        Args:
+            now_slot: The slot on a count of all sources, where they have not one; asked at a source's first word only,
+                for a count that went on by itself would tear its slots apart.
+        """
         self.sources.add(source)
         for name, (attempts, keys) in count.deltas.items():
             cap = self._caps.setdefault(name, KeyCap())
@@ -48,11 +56,22 @@ class Pooled:
             self._pending[name] = (before[0] + attempts, before[1] + hits)
             self.attempts[name] = self.attempts.get(name, 0) + attempts
             self.hits[name] = self.hits.get(name, 0) + hits
+        if count.slots:
+            self._add_slots(source, count.slots, now_slot)
 
-    def step(self) -> Trip | None:
-        """Step the detector on what came since the last step."""
+    def _add_slots(self, source: str, slots: Sequence[SlotNews], now_slot: int | None) -> None:
+        newest = max(slot for slot, _, _ in slots)
+        shift = 0 if now_slot is None else self._shifts.setdefault(source, now_slot - newest)
+        cap = self._caps.setdefault(FUSE, KeyCap())
+        for slot, attempts, keys in slots:
+            within_cap = sum(not cap.is_spent(key) for key in keys)
+            self._slots.append(Slot(slot + shift, attempts, len(keys), within_cap))
+
+    def step(self, *, all_burn: bool) -> Trip | None:
+        """Step the detector on what came since the last step; ``all_burn``: as its ``flush`` says."""
         pending, self._pending = self._pending, {}
-        return self.detector.flush(pending)
+        slots, self._slots = self._slots, []
+        return self.detector.flush(pending, slots, all_burn=all_burn)
 
     def renew(self) -> None:
         """Begin anew after an alarm that did not lower the version."""
@@ -81,6 +100,7 @@ class Pooled:
             "caps": {name: cap.as_state(KEYS_KEPT) for name, cap in self._caps.items()},
             "attempts": self.attempts,
             "hits": self.hits,
+            "shifts": self._shifts,
             "sources": sorted(self.sources),
             "is_lowered": self.is_lowered,
             "alarm": self.alarm,
@@ -101,6 +121,7 @@ class Pooled:
             found._caps[name] = KeyCap()
             found._caps[name].restore(keys)
         found.attempts, found.hits = dict(state["attempts"]), dict(state["hits"])
+        found._shifts = {str(source): int(shift) for source, shift in state["shifts"].items()}
         found.sources = set(state["sources"])
         found.is_lowered = bool(state["is_lowered"])
         found.alarm, found.would_have_flipped = str(state["alarm"]), str(state["would_have_flipped"])

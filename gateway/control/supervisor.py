@@ -89,8 +89,12 @@ class Supervisor:
         self._writes = Writes(store, wall)
         self._measures = Measures(monotonic)
         self._is_read = asyncio.Event()
-        self._is_one_of_several = workers_expected > 1
-        self.judge = Judge(self._lowered)
+        self._is_judged = workers_expected > 1 or store.pool is not None
+        self.judge = Judge(
+            self._lowered,
+            least=2 if workers_expected == 1 else 1,
+            is_last=lambda: store.pool is None or not self.reach.is_there,
+        )
         self.unready: Mapping[str, Mapping[str, str]] = {}
         self.sharing = Sharing(store.pool, replica_id, self._lowered)
         self.reach = Reach(stale_after_s, lambda is_stale: workers.down(StoreAway(is_stale)))
@@ -254,7 +258,7 @@ class Supervisor:
                 self._presence.change()
             case Counted():
                 self.sharing.hear(message)
-                if self._is_one_of_several:
+                if self._is_judged:
                     self.judge.hear(member.number, message)
             case Summed():
                 self.sharing.hear(message)

@@ -24,6 +24,7 @@ class Sync:
         repository: Arms of the model repository, for pins.
         tell: Sends to the supervisor.
         ledger: Where versions and routes are counted; ``None``: for nobody to see.
+        is_alone: No other worker or gateway serves these routes.
         clock: Monotonic seconds.
     """
 
@@ -36,6 +37,7 @@ class Sync:
         ledger: Ledger | None = None,
         *,
         opaque: bool,
+        is_alone: bool = True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._clock = clock
@@ -45,6 +47,7 @@ class Sync:
         self._repository = repository
         self._tell = tell
         self._opaque = opaque
+        self._is_alone = is_alone
         self._routes: dict[str, CompiledRoute] = {}
         self._untold: dict[str, int] = {}  # revisions that serve when stable's own backend does
         runtime.current = Snapshot({}, repository)
@@ -90,7 +93,13 @@ class Sync:
 
     def _compile(self, document: RouteDocument, known: CompiledRoute | None) -> None:
         compiled = compile_route(
-            document, known, self._registry, self._ledger, opaque=self._opaque, now_s=self._clock()
+            document,
+            known,
+            self._registry,
+            self._ledger,
+            opaque=self._opaque,
+            now_s=self._clock(),
+            is_alone=self._is_alone,
         )
         self._routes = {**self._routes, document.model: compiled}
         self._swap()

@@ -106,6 +106,9 @@ class Evidence:
         alarm: Why a trip was not acted on, when the fault is shared or stable is gone; else empty.
         would_have_flipped: What a guard that does not act would have done; else empty.
         since_s: When the epoch began here, on the gateway's clock.
+
+    Args:
+        is_alone: No other worker or gateway sees attempts of this version.
     """
 
     __slots__ = (
@@ -115,6 +118,7 @@ class Evidence:
         "_held",
         "_histogram",
         "_hits",
+        "_is_alone",
         "_judged",
         "_judged_s",
         "_untold",
@@ -135,7 +139,13 @@ class Evidence:
     )
 
     def __init__(
-        self, epoch: int, objectives: Sequence[Objective], row: VersionRow | None = None, *, since_s: float = 0.0
+        self,
+        epoch: int,
+        objectives: Sequence[Objective],
+        row: VersionRow | None = None,
+        *,
+        since_s: float = 0.0,
+        is_alone: bool = True,
     ) -> None:
         self.epoch = epoch
         self.since_s = since_s
@@ -146,7 +156,8 @@ class Evidence:
         self.seconds = held.seconds
         self._histogram = Histogram()
         self.latencies_s: list[float] = []
-        self.detector = Detector(self.objectives)
+        self._is_alone = is_alone
+        self.detector = self._new_detector()
         self._held = held_against_stable(self.objectives)
         self.merged = MergedDetector(self._held)
         self.trip: Trip | None = None
@@ -185,7 +196,10 @@ class Evidence:
 
     def renew_detector(self) -> None:
         """Start the guard's evidence anew after an alarm that did not lower the version."""
-        self.detector = Detector(self.objectives)
+        self.detector = self._new_detector()
+
+    def _new_detector(self) -> Detector:
+        return Detector(self.objectives, is_alone=self._is_alone)
 
     def count_stable_hit(self, objective: str, key_hash: int | None) -> None:
         """One such attempt failed, or exceeded a threshold; two of one key count, as for a canary."""

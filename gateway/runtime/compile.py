@@ -143,10 +143,12 @@ def compile_route(
     *,
     opaque: bool,
     now_s: float = 0.0,
+    is_alone: bool = True,
 ) -> CompiledRoute:
     """Compile a document, carrying over the evidence of every version whose epoch goes on; a new one begins now.
 
-    What served before stands in for versions whose backends are not ready yet.
+    What served before stands in for versions whose backends are not ready yet. ``is_alone``: no other worker or gateway
+    serves this route.
     """
     route = document.route
     promises = slo_objectives(route.slo)
@@ -160,7 +162,7 @@ def compile_route(
     for version in route.versions():
         key = BackendKey(route.model, version, route.backend(version))
         role = "stable" if version == route.stable else "canary" if version in weights else "pinned"
-        evidence = _evidence(document, version, previous, promises, ledger, now_s)
+        evidence = _evidence(document, version, previous, promises, ledger, now_s, is_alone=is_alone)
         by_version[version] = arm_of(version, role, key, evidence, weights.get(version, 0))
 
     def stand_in(arm: Arm, served: Arm, evidence: Evidence) -> Arm:
@@ -211,6 +213,8 @@ def _evidence(
     promises: tuple[Objective, ...],
     ledger: Ledger,
     now_s: float,
+    *,
+    is_alone: bool,
 ) -> Evidence:
     epoch = document.epoch.get(version, 0)
     before = previous.by_version.get(version) if previous else None
@@ -218,7 +222,7 @@ def _evidence(
     if before is not None and before.evidence.epoch == epoch and not was_promoted_or_demoted:
         return before.evidence
     row = ledger.version(document.model, version, _thresholds_s(promises))
-    return Evidence(epoch, promises, row, since_s=now_s)
+    return Evidence(epoch, promises, row, since_s=now_s, is_alone=is_alone)
 
 
 def _thresholds_s(promises: tuple[Objective, ...]) -> list[float]:

@@ -1,11 +1,13 @@
 """The guard of the data path: one detector for each canary version and epoch, stepped on every outcome."""
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from routing.analysis.ecusum import C_DEFAULT, fuse_length
 from routing.analysis.objective import FUSE, Objective, Trip, tolerated_failures
 from routing.analysis.ordered import OrderedCusum, State
+from routing.analysis.slots import SLOTS_MAX, SlotNews
 
 CHARGES_PER_KEY = 2
 FRESH_MAX = 256  # hits kept for who adds up detectors; of more between two calls nothing is said
@@ -45,9 +47,9 @@ class KeyCap:
 class _Watch:
     """One objective (or the fuse alone) with its evidence and its cap."""
 
-    def __init__(self, objective: Objective | None, fuse: int | None) -> None:
+    def __init__(self, objective: Objective | None, fuse: int | None, *, all_burn: bool = True) -> None:
         self.objective = objective
-        self.evidence = OrderedCusum(objective.test if objective else None, fuse)
+        self.evidence = OrderedCusum(objective.test if objective else None, fuse, all_burn=all_burn)
         self._cap = KeyCap()
         self._told = 0
         self.fresh: list[int | None] = []
@@ -69,6 +71,39 @@ class _Watch:
         return sum(state.odds) / len(state.odds) if state.odds else 1.0
 
 
+class _Slots:
+    """In which slot each attempt was dispatched, and what of that was not told yet."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._ends: list[int] = []  # the first ticket after each
+        self._forgotten = 0  # tickets below are of slots that are not known any more
+        self._failed: list[tuple[int, int | None]] = []
+
+    def failed(self, ticket: int, key_hash: int | None) -> None:
+        if len(self._failed) < FRESH_MAX:
+            self._failed.append((ticket, key_hash))
+
+    def take(self, slot: int, next_ticket: int) -> list[SlotNews]:
+        news: dict[int, tuple[int, list[int | None]]] = {}
+        if attempts := next_ticket - (self._ends[-1] if self._ends else 0):
+            news[slot] = attempts, []
+            if self._numbers and self._numbers[-1] == slot:
+                self._ends[-1] = next_ticket
+            else:
+                self._numbers.append(slot)
+                self._ends.append(next_ticket)
+        for ticket, key_hash in self._failed:
+            if ticket >= self._forgotten:
+                number = self._numbers[bisect_right(self._ends, ticket)]
+                news.setdefault(number, (0, []))[1].append(key_hash)
+        self._failed = []
+        if len(self._ends) > SLOTS_MAX:
+            self._forgotten = self._ends.pop(0)
+            del self._numbers[0]
+        return [(number, *told) for number, told in news.items()]
+
+
 class Detector:
     """The guard of one canary version in one epoch, in one worker. Mutable; not shared between threads.
 
@@ -82,13 +117,16 @@ class Detector:
     Args:
         slo: Objectives with different names.
         fuse_p0: Share of failures for which the fuse is cut; by default that of the errors objective, else 1 %.
+        is_alone: Nobody else sees attempts of this version. Otherwise a run that is long only because of one key's many
+            failures is none here: others may know of good answers between them (``take_run``).
     """
 
-    def __init__(self, slo: Sequence[Objective], fuse_p0: float | None = None) -> None:
+    def __init__(self, slo: Sequence[Objective], fuse_p0: float | None = None, *, is_alone: bool = True) -> None:
         errors = next((objective for objective in slo if objective.threshold_s is None), None)
         self._fuse_p0 = fuse_p0 or tolerated_failures(slo)
         self._fuse = fuse_length(self._fuse_p0)
-        self._errors = _Watch(errors, self._fuse)
+        self._errors = _Watch(errors, self._fuse, all_burn=is_alone)
+        self._slots = _Slots()
         self._slow = [
             (1 << bit, objective.threshold_s, _Watch(objective, None))
             for bit, objective in enumerate(o for o in slo if o.threshold_s is not None)
@@ -97,7 +135,6 @@ class Detector:
         self._lowest_s = min((threshold_s for _, threshold_s, _ in self._slow), default=float("inf"))
         self._watches = [self._errors, *(watch for _, _, watch in self._slow)]
         self._next_ticket = 0
-        self._told_unfailed = self._told_failed = 0
         self.tripped = False
 
     def dispatched(self) -> int:
@@ -147,28 +184,29 @@ class Detector:
         self._no_latency(ticket, mask)
 
     def charged(self, ticket: int, mask: int, key_hash: int | None) -> Trip | None:
-        """A charged failure. At most ``CHARGES_PER_KEY`` of one key reach the e-CUSUM; all of them reach the fuse."""
+        """A charged failure. At most ``CHARGES_PER_KEY`` of one key reach the e-CUSUM.
+
+        All of them reach the fuse where nobody else sees this version; see ``is_alone``.
+        """
         self._no_latency(ticket, mask)
-        return self._trip(self._errors, self._errors.hit(ticket, key_hash))
+        known = self._errors.evidence.hits
+        state = self._errors.hit(ticket, key_hash)
+        if self._errors.evidence.hits > known:
+            self._slots.failed(ticket, key_hash)
+        return self._trip(self._errors, state)
 
     def take(self) -> dict[str, tuple[int, list[int | None]]]:
-        """By objective, attempts and the keys of hits since the last call: what a merged detector adds up.
-
-        For the fuse every attempt that is not a hit counts as one that broke the run, those in flight and those set
-        aside too, and every hit counts, of whatever key, so no key is told.
-        """
+        """By objective, attempts and the keys of hits since the last call: what a merged detector adds up."""
         watches = self._watches
         found = {w.objective.name: w.take(self._attempts(w)) for w in watches if w.objective}
-        found[FUSE] = self._take_run()
         return {name: news for name, news in found.items() if news[0] or news[1]}
 
-    def _take_run(self) -> tuple[int, list[int | None]]:
-        hits = self._errors.evidence.hits
-        failed = min(hits - self._told_failed, FRESH_MAX)
-        unfailed = max(self._next_ticket - hits - self._told_unfailed, 0)
-        self._told_failed = hits
-        self._told_unfailed += unfailed
-        return unfailed + failed, [None] * failed
+    def take_run(self, slot: int) -> list[SlotNews]:
+        """What a merged fuse adds up: attempts since the last call, which are those of ``slot``, and failures by slot.
+
+        Attempts that were set aside are among them, and every failure is, of whatever key.
+        """
+        return self._slots.take(slot, self._next_ticket)
 
     @property
     def judged(self) -> int:

@@ -1,10 +1,11 @@
 """The guard on merged counters: siblings on one machine, replicas, and stable's own."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from routing.analysis.ecusum import C_DEFAULT, fuse_length
 from routing.analysis.objective import FUSE, Objective, Trip, tolerated_failures
+from routing.analysis.slots import SlottedRun
 
 SHARED_EVIDENCE = 1_000.0
 
@@ -14,14 +15,23 @@ def is_shared(stable_evidence: float) -> bool:
     return stable_evidence >= SHARED_EVIDENCE
 
 
+class Slot(NamedTuple):
+    """News of one slot of time, of all sources that it is known of: attempts, and which of them failed."""
+
+    slot: int
+    attempts: int
+    failed: int
+    within_cap: int
+
+
 class MergedDetector:
     """The same test on merged counters: siblings, replicas, and stable's own. Mutable; stepped once per flush.
 
     Count attempts when they are dispatched and hits when they are known: hits that are known before the answers
     beside them then meet the attempts they were sent with.
 
-    The order within a flush is not known, so a single attempt in it that did not fail ends the run of the fuse, and
-    the failures beside it begin none: a run here is one in whatever order the attempts were.
+    The fuse has the order of slots of time: a run is one in whatever order the attempts of a slot were, and
+    whenever it became known that they failed (``SlottedRun``).
 
     Args:
         slo: Objectives with different names.
@@ -30,19 +40,24 @@ class MergedDetector:
     def __init__(self, slo: Sequence[Objective]) -> None:
         self._fuse_p0 = tolerated_failures(slo)
         self._fuse = fuse_length(self._fuse_p0)
-        self._run = 0
+        self._run = SlottedRun()
+        self._tripped_run = 0
         self._tests = {objective.name: (objective, objective.test) for objective in slo}
         self._odds = {name: test.start for name, (_, test) in self._tests.items()}
         self._attempts = dict.fromkeys([*self._tests, FUSE], 0)
         self._charged = dict.fromkeys([*self._tests, FUSE], 0)
         self.tripped = False
 
-    def flush(self, deltas: Mapping[str, tuple[int, int]]) -> Trip | None:
+    def flush(
+        self, deltas: Mapping[str, tuple[int, int]], slots: Iterable[Slot] = (), *, all_burn: bool = True
+    ) -> Trip | None:
         """Add what came since the last flush.
 
         Args:
             deltas: Attempts and hits by the name of an objective. There may be more hits than attempts (they were
-                dispatched before the last flush). Unknown names are passed over. ``"fuse"``: failures of whatever key.
+                dispatched before the last flush). Unknown names are passed over.
+            slots: News for the fuse, failures of whatever key.
+            all_burn: Those that are over the cap on one key count for the fuse too.
         """
         trip = None
         for name, (attempts, hits) in deltas.items():
@@ -54,18 +69,18 @@ class MergedDetector:
             self._charged[name] += hits
             if self.evidence(name) >= objective.c:
                 trip = trip or self._trip(objective)
-        return trip or self._burn(*deltas.get(FUSE, (0, 0)))
+        return trip or self._burn(slots, all_burn=all_burn)
 
     def as_state(self) -> dict[str, Any]:
         """What another detector of the same objectives goes on from, as plain data."""
-        held = {**self._odds, FUSE: (self._run,)}
+        held: dict[str, Sequence[Any]] = {**self._odds, FUSE: self._run.as_state()}
         return {name: [list(odds), self._attempts[name], self._charged[name]] for name, odds in held.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``as_state`` gave; objectives that are not of the same form begin anew."""
         for name, (odds, attempts, charged) in state.items():
             if name == FUSE:
-                (self._run,) = map(int, odds)
+                self._run.restore(odds)
             elif name in self._tests and len(odds) == len(self._odds[name]):
                 self._odds[name] = tuple(map(float, odds))
             else:
@@ -80,17 +95,24 @@ class MergedDetector:
 
     def fuse(self) -> dict[str, Any]:
         """How far the fuse has burnt, as plain data."""
-        return {"p0": self._fuse_p0, "run": self._run, "length": self._fuse, "charged": self._charged[FUSE]}
+        run = self._tripped_run or self._run.last().failures
+        return {"p0": self._fuse_p0, "run": run, "length": self._fuse, "charged": self._charged[FUSE]}
 
-    def _burn(self, attempts: int, hits: int) -> Trip | None:
-        self._attempts[FUSE] += attempts
-        self._charged[FUSE] += hits
-        self._run = 0 if attempts > hits else self._run + hits
-        if self.tripped or self._run < self._fuse:
+    def _burn(self, slots: Iterable[Slot], *, all_burn: bool) -> Trip | None:
+        failed = 0
+        for slot in slots:
+            failed += self._run.add(*slot)
+            self._attempts[FUSE] += slot.attempts
+        self._charged[FUSE] += failed
+        if self.tripped or not failed:
             return None
-        self.tripped = True
+        most, widest = self._run.longest()
+        run = most if all_burn else widest
+        if (run.failures if all_burn else run.within_cap) < self._fuse:
+            return None
+        self.tripped, self._tripped_run = True, run.failures
         counts = self._attempts[FUSE], self._charged[FUSE]
-        return Trip(FUSE, self._fuse_p0, C_DEFAULT, 1.0, *counts, run=self._run)
+        return Trip(FUSE, self._fuse_p0, C_DEFAULT, 1.0, *counts, run=run.failures)
 
     def _trip(self, objective: Objective) -> Trip | None:
         if self.tripped:

@@ -10,10 +10,11 @@ ASIDE_MAX = 4_096  # attempts set aside that are remembered; a forgotten one is 
 
 
 class State(NamedTuple):
-    """What is known just after a hit: the odds, and how many hits in a row ended with it."""
+    """What is known just after a hit: the odds, the hits in a row that end with it, and those within the cap."""
 
     odds: Odds
     run: int
+    within_cap: int = 0
 
 
 class OrderedCusum:
@@ -34,11 +35,16 @@ class OrderedCusum:
         capped: Those of them that did not reach the e-CUSUM because of the cap on one key.
         late: Those of them that came after ``WINDOW`` later ones: counted, not stepped.
         set_aside: Attempts that are no evidence, so far.
+
+    Args:
+        fuse: Hits in a row that trip.
+        all_burn: Those that are over the cap on one key count for the fuse too.
     """
 
-    def __init__(self, test: Ecusum | None, fuse: int | None) -> None:
+    def __init__(self, test: Ecusum | None, fuse: int | None, *, all_burn: bool = True) -> None:
         self._test = test
         self._fuse = fuse
+        self._all_burn = all_burn
         self._base = State(test.start if test else (), 0)
         self._base_ticket = -1
         self._hits: list[int] = []
@@ -68,7 +74,7 @@ class OrderedCusum:
 
         Args:
             ticket: The attempt's place in the order of dispatch.
-            capped: The hit lengthens the run but says nothing to the e-CUSUM: it is as good as set aside there.
+            capped: The hit says nothing to the e-CUSUM, it is as good as set aside there; a run goes on with it.
 
         Returns:
             The state that trips (evidence ``c`` or a run as long as the fuse), ``None`` while there is none.
@@ -98,7 +104,7 @@ class OrderedCusum:
         before, last = self._before(len(self._hits))
         good = self._good_between(last, next_ticket)
         odds = self._test.step_good(before.odds, good) if self._test else before.odds
-        return State(odds, 0 if good else before.run)
+        return State(odds, 0, 0) if good else State(odds, before.run, before.within_cap)
 
     def _before(self, index: int) -> tuple[State, int]:
         if index:
@@ -131,17 +137,17 @@ class OrderedCusum:
         return tripping
 
     def _after_hit(self, state: State, good: int, uncapped: bool) -> State:
-        odds, run = state
+        odds, run, within_cap = state
         if good:
-            run = 0
+            run = within_cap = 0
         if self._test:
             odds = self._test.step_good(odds, good)
             if uncapped:
                 odds = self._test.step(odds, bad=True)
-        return State(odds, run + 1)
+        return State(odds, run + 1, within_cap + uncapped)
 
     def _is_tripped(self, state: State) -> bool:
-        if self._fuse is not None and state.run >= self._fuse:
+        if self._fuse is not None and (state.run if self._all_burn else state.within_cap) >= self._fuse:
             return True
         return self._test is not None and self._test.evidence(state.odds) >= self._test.c
 

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import orjson
 import pytest
 
-from gateway.control.collector import WAITING_MAX, Collector
+from gateway.control.collector import WAITING_MAX, Collector, counted
 from gateway.control.joint import LEASE_S, JointJudge, LeaseWatch
 from gateway.control.messages import Count, Counted, Lowered, Summed
+from routing.analysis.slots import SlotNews
 from routing.codec import encode
 from routing.errors import StoreUnavailable
 from routing.store import Lease, LeaseLost, RedisStore
@@ -34,6 +36,10 @@ class Gateway:
         epoch = DOCUMENT.epoch[version]
         count = Count("credit", version, epoch, version == "1", ready, {"errors": (attempts, hits)})
         self.collector.hear(Counted((count,)))
+        await self.collector.flush()
+
+    async def sees_slots(self, *slots: SlotNews) -> None:
+        self.collector.hear(Counted((Count("credit", "2", DOCUMENT.epoch["2"], False, True, {}, slots),)))
         await self.collector.flush()
 
 
@@ -74,6 +80,60 @@ def test_one_gateway_alone_is_left_to_its_own_guards(shared_server: RedisServer)
         assert not first.lowered
 
     on(shared_server, scenario)
+
+
+def test_failures_of_one_key_in_a_row_are_judged_where_all_are_known(shared_server: RedisServer) -> None:
+    async def scenario(gateways: list[Gateway]) -> None:
+        first, second, _ = gateways
+        await first.joint._look()
+        for ago in range(3):
+            await first.sees_slots((100 + ago, 2, [7] * 2))
+            await second.sees_slots((9_000 + ago, 1, []), (9_001 + ago, 1, []))
+        await first.joint._step()
+        assert not first.lowered, "what the second one was asked was answered"
+        await first.sees_slots((108, 5, [7] * 5))
+        await first.joint._step()
+        assert [low.reason for low in first.lowered] == [
+            "fuse: 5 attempts in a row failed (11 of 17 in all), over 2 gateways"
+        ]
+
+    on(shared_server, scenario)
+
+
+def test_a_run_is_one_though_every_gateway_counts_slots_from_somewhere_else(shared_server: RedisServer) -> None:
+    async def scenario(gateways: list[Gateway]) -> None:
+        first, second, third = gateways
+        await second.joint._look()
+        await first.sees_slots((5, 2, [None]))
+        await second.sees_slots((70_000, 2, [None]))
+        await second.joint._step()
+        await second.joint._step()
+        await second.joint.leave()
+        await third.joint._look()
+        await first.sees_slots((5, 0, [None]), (6, 1, []))
+        await second.sees_slots((70_000, 0, [None]), (70_001, 1, [None]))
+        await third.joint._step()
+        assert not third.lowered
+        await first.sees_slots((6, 0, [None]))
+        await third.joint._step()
+        (lowered,) = third.lowered
+        assert lowered.reason == "fuse: 6 attempts in a row failed (6 of 6 in all), over 2 gateways"
+
+    on(shared_server, scenario)
+
+
+def test_evidence_of_a_release_without_slots_is_taken() -> None:
+    row = ["credit", "2", 2, False, True, {"errors": [3, [None]], "fuse": [3, [None]]}]
+    (count,) = counted(orjson.dumps([row])).counts
+    assert (count.deltas["errors"], count.slots) == ((3, [None]), ())
+    (count,) = counted(orjson.dumps([[*row, [[5, 1, [7]]], "more"]])).counts
+    assert count.slots == ((5, 1, [7]),)
+
+
+@pytest.mark.parametrize("slots", [[[1, -1, []]], [[1, 1, [[7]]]], [["x", 1, []]], [5], 5, [[1, 1]]])
+def test_evidence_that_no_gateway_says_is_left_out(slots: object) -> None:
+    row = ["credit", "2", 2, False, True, {"errors": [3, [None]]}, slots]
+    assert counted(orjson.dumps([row])).counts == ()
 
 
 def test_two_hits_of_one_key_are_evidence_whatever_gateway_saw_them(shared_server: RedisServer) -> None:

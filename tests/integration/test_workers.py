@@ -237,6 +237,39 @@ def test_what_no_worker_has_evidence_of_is_judged_over_all(tmp_path: Path) -> No
             assert gateway.status("credit")["variants"][1]["guard"]["tripped"] is False
 
 
+def test_one_bad_customer_alone_on_a_worker_flips_only_what_nobody_else_is_served_by(tmp_path: Path) -> None:
+    with FaultBackend("credit", "2") as canary:
+        route = {
+            **ROUTE,
+            "variants": [{"version": "1", "weight": 1}, {"version": "2", "weight": 99}],
+            "sticky": {"by": ["header:x-customer"]},
+            "backends": {"2": {"kind": "oip", "url": canary.url}},
+        }
+        canary.set("error_500", key="poison")
+        with start(tmp_path, 2, [route], server={"reuse_port": True}) as gateway:
+            serving(gateway, 2)
+            eventually(lambda: gateway.arm("credit", "2")["state"] == "ready", 30)
+            alone, others = one_for_each_worker(gateway, 2)
+            bad = {"x_request_id": "poison", "x_customer": customer_of(alone, "2")}
+            for number in range(30):
+                assert alone.infer("credit", CREDIT, **bad).headers["x-turnout-attempts"] == "2"
+                others.infer("credit", CREDIT, x_customer=f"somebody {number}")
+            time.sleep(0.3)
+            assert gateway.document("credit")["guard"]["latched"] == {}, "others know of good answers in between"
+            for _ in range(5):
+                alone.infer("credit", CREDIT, **bad)
+            latch = eventually(lambda: gateway.document("credit")["guard"]["latched"], 5, "the flip")["2"]
+            assert latch["reason"].startswith("fuse: ")
+            alone.close()
+            others.close()
+
+
+def customer_of(client: Client, version: str) -> str:
+    """A customer whom the split gives this version."""
+    names = (f"customer {number}" for number in range(100))
+    return next(name for name in names if client.infer("credit", CREDIT, x_customer=name).version == version)
+
+
 def test_a_signal_drains_all_and_the_second_one_ends_at_once(tmp_path: Path) -> None:
     with FaultBackend("credit", "1") as slow:
         route = {**ROUTE, "backends": {"1": {"kind": "oip", "url": slow.url}}}

@@ -9,6 +9,7 @@ from gateway.control.judge import Judge
 from gateway.control.messages import Count, Counted, Lowered
 from routing.analysis.guard import Detector
 from routing.analysis.objective import objectives
+from routing.analysis.slots import SLOTS_MAX
 from routing.codec import encode
 from routing.document import RouteDocument
 from tests.builders import document
@@ -33,8 +34,8 @@ class Bench:
         said.setdefault("deltas", {"errors": (attempts, hits)})
         self.judge.hear(worker, Counted((Count("credit", version, **said),)))
 
-    def hear_run(self, worker: int, attempts: int, failed: int) -> None:
-        self.hear(worker, 0, [], deltas={"fuse": (attempts, [None] * failed)})
+    def hear_run(self, worker: int, attempts: int, failed: int, *, slot: int = 1, key: int | None = None) -> None:
+        self.hear(worker, 0, [], deltas={}, slots=((slot, attempts, [key] * failed),))
 
     def flush(self, rounds: int, hits: list[int | None], **parts: Any) -> None:
         for _ in range(rounds):
@@ -87,12 +88,45 @@ def test_a_run_of_failures_is_one_wherever_they_were_seen() -> None:
 def test_one_answer_among_the_failures_of_all_ends_their_run() -> None:
     def play() -> None:
         bench = Bench(slo=None)
-        for _ in range(20):
+        for slot in range(20):
             for worker in range(4):
-                bench.hear_run(worker, 1, 1)
-            bench.hear_run(0, 1, 0)
+                bench.hear_run(worker, 1, 1, slot=slot)
+            bench.hear_run(0, 1, 0, slot=slot)
             bench.judge.step()
         assert not bench.lowered
+
+    played(play)
+
+
+def test_attempts_in_flight_at_a_step_hide_no_run() -> None:
+    def play() -> None:
+        bench = Bench(slo=None)
+        for slot in range(1, 6):
+            for worker in range(2):
+                bench.hear_run(worker, 2, 1, slot=slot)
+                bench.hear_run(worker, 0, 1, slot=slot - 1)  # of slot 0 nothing else is known
+            bench.judge.step()
+        assert [low.reason for low in bench.lowered] == [
+            "fuse: 8 attempts in a row failed (10 of 12 in all), over 2 workers"
+        ]
+
+    played(play)
+
+
+def test_one_key_alone_is_left_to_who_may_know_of_others() -> None:
+    def play() -> None:
+        bench, last = Bench(slo=None), Bench(slo=None)
+        bench.judge = Judge(bench.lowered.append, is_last=lambda: False)
+        bench.follow(bench.document)
+        for one in (bench, last):
+            one.hear_run(0, 20, 20, key=7)
+            one.judge.step()
+        assert not bench.lowered
+        assert len(last.lowered) == 1
+        for key in (8, 9, 10):
+            bench.hear_run(1, 1, 1, slot=2, key=key)
+        bench.judge.step()
+        assert len(bench.lowered) == 1, "three keys and two charges of the first are five"
 
     played(play)
 
@@ -199,22 +233,33 @@ def test_a_detector_tells_each_hit_and_each_attempt_once() -> None:
     detector = Detector(objectives(max_rate=0.01, p99_ms=50))
     first, second, third = (detector.dispatched() for _ in range(3))
     detector.set_aside(first, 0)
-    assert detector.take() == {"errors": (2, []), "latency_p99": (2, []), "fuse": (3, [])}
+    assert detector.take() == {"errors": (2, []), "latency_p99": (2, [])}
+    assert detector.take_run(40) == [(40, 3, [])]
     detector.charged(first, 0, 5)
     mask, _ = detector.sweep(second, 0.06, 0, None)
     assert mask
-    assert detector.take() == {"errors": (1, [5]), "latency_p99": (0, [None]), "fuse": (1, [None])}
+    assert detector.take() == {"errors": (1, [5]), "latency_p99": (0, [None])}
+    assert detector.take_run(41) == [(40, 0, [5])]
     detector.set_aside(third, 0)
     assert detector.take() == {}
+    assert detector.take_run(42) == []
     detector.dispatched()
     assert detector.take() == {}, "one that was set aside, or failed, after it was told is made up for"
 
 
-def test_attempts_in_flight_hide_no_run_of_time_outs_for_long() -> None:
-    detector = Detector(())
-    waiting = [detector.dispatched() for _ in range(3)]
-    assert detector.take() == {"fuse": (3, [])}
-    for _ in range(4):
-        detector.charged(waiting.pop(0), 0, None)
+def test_a_failure_is_told_of_the_slot_of_its_dispatch_as_long_as_that_is_known() -> None:
+    detector = Detector((), fuse_p0=0.5)
+    waiting = []
+    for slot in range(SLOTS_MAX + 2):
         waiting.append(detector.dispatched())
-        assert detector.take() == {"fuse": (1, [None])}
+        assert detector.take_run(slot) == [(slot, 1, [])]
+    for ticket in waiting[:3]:
+        detector.charged(ticket, 0, ticket)
+    detector.charged(waiting[0], 0, 0)
+    assert detector.take_run(SLOTS_MAX + 2) == [(2, 0, [2])], "the first two slots are forgotten"
+    same = [detector.dispatched(), detector.dispatched()]
+    assert detector.take_run(500) == [(500, 2, [])]
+    same.append(detector.dispatched())
+    detector.charged(same[0], 0, 5)
+    detector.charged(same[2], 0, None)
+    assert detector.take_run(500) == [(500, 1, [5, None])]

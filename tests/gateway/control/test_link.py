@@ -40,7 +40,7 @@ EVERY: tuple[Message, ...] = (
     Lowered("credit", "2", 7, "errors: bad", {"objective": "errors", "odds": 1e9}),
     Applied("credit", 3),
     Refused("credit", 4, (Problem("/schema", "newer_schema", "too new"),)),
-    Counted((Count("credit", "2", 7, False, True, {"errors": (12, [1, None, -(2**63)])}),)),
+    Counted((Count("credit", "2", 7, False, True, {"errors": (12, [1, None, -(2**63)])}, ((5, 2, [1]),)),)),
     Told(5, b'{"a": 1}'),
     Pong(),
     Serving(),

@@ -201,6 +201,16 @@ def test_one_key_cannot_move_the_odds_but_blows_the_fuse() -> None:
     assert trip.odds < 10_000
 
 
+def test_one_key_blows_no_fuse_where_others_may_know_of_good_answers() -> None:
+    guard = Detector((), is_alone=False)
+    assert not any(charge_in_a_row(guard, 50, key_hash=7))
+    assert guard.evidence()["fuse"] == {"p0": 0.01, "run": 50, "length": 5, "charged": 50}
+    found = [guard.charged(guard.dispatched(), 0, key) for key in (8, 9, 10)]
+    assert [trip is not None for trip in found] == [False, False, True]
+    assert not any(charge_in_a_row(Detector((), is_alone=False), 4))
+    assert any(charge_in_a_row(Detector((), is_alone=False), 5)), "draws without a key have no cap"
+
+
 def test_one_poisoned_key_between_good_answers_never_trips() -> None:
     guard = detector(max_rate=0.01)
     for _ in range(1_000):

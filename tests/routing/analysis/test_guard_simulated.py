@@ -1,6 +1,5 @@
 """Seeded simulations of what the guard promises; p0 is 1 % and c a million unless said otherwise."""
 
-from collections import Counter
 from collections.abc import Iterator
 from math import log
 from random import Random
@@ -11,9 +10,10 @@ import pytest
 
 from routing.analysis.ecusum import Ecusum, fuse_length
 from routing.analysis.guard import Detector
-from routing.analysis.merged import MergedDetector
+from routing.analysis.merged import MergedDetector, Slot
 from routing.analysis.objective import Trip, objectives
 from routing.analysis.ordered import OrderedCusum
+from routing.analysis.slots import SLOT_S
 
 P0 = 0.01
 STREAMS = 60
@@ -232,32 +232,67 @@ def test_a_canary_twice_as_slow_as_its_promise_trips() -> None:
     assert any(trips)
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
-def test_a_run_over_ten_sources_is_none_while_answers_come_slowly_among_failures(rate: float) -> None:
-    random = Random(f"run over sources {rate}")
-    sources = [Detector((), fuse_p0=0.5) for _ in range(10)]  # their own fuses are too long to matter
+# Several sources that know their own order, and slots of 0.1 s for the order over all
+
+
+def trip_over(sources: int, events: list[Event], *, seed: int = 0) -> tuple[float, Trip] | None:
+    """When the merged fuse trips, each attempt at one of the sources, news every 0.1 s at a time of its own."""
+    random = Random(f"sources {seed}")
+    found = [Detector((), fuse_p0=0.5) for _ in range(sources)]  # their own fuses are too long to matter
+    offsets_s = [random.random() * SLOT_S for _ in found]
     merged = MergedDetector(())
-    for _ in range(2_000):
-        pending = Counter[bool]()
-        for source in sources:
-            for _ in range(random.randint(0, 2)):
-                ticket = source.dispatched()
-                if random.random() < rate:
-                    source.charged(ticket, 0, None)
-            attempts, hits = source.take().get("fuse", (0, []))
-            pending[True] += len(hits)
-            pending[False] += attempts - len(hits)
-        assert merged.flush({"fuse": (pending.total(), pending[True])}) is None
+    placed: dict[int, tuple[Detector, int]] = {}
+    told = [0] * sources
+    for at_s, kind, attempt in events:
+        for source, offset_s in enumerate(offsets_s):
+            while told[source] * SLOT_S + offset_s <= at_s:
+                told[source] += 1
+                slots = [Slot(n, new, len(hits), len(hits)) for n, new, hits in found[source].take_run(told[source])]
+                if (trip := merged.flush({}, slots)) is not None:
+                    return told[source] * SLOT_S, trip
+        if kind == "dispatched":
+            detector = random.choice(found)
+            placed[attempt] = detector, detector.dispatched()
+        elif kind == "charged":
+            detector, ticket = placed[attempt]
+            detector.charged(ticket, 0, None)
+    return None
+
+
+@pytest.mark.parametrize("sources", [2, 10])
+@pytest.mark.parametrize(("per_s", "rate"), [(20, 0.05), (200, 0.01), (1_000, P0 / 2)])
+def test_over_sources_early_errors_beside_slow_answers_are_no_run(sources: int, per_s: int, rate: float) -> None:
+    for seed in range(6):
+        assert trip_over(sources, traffic(seed, rate, per_s, "pass"), seed=seed) is None
+
+
+@pytest.mark.parametrize("sources", [2, 10])
+def test_over_sources_late_timeouts_after_the_traffic_stops_are_no_run(sources: int) -> None:
+    for seed in range(6):
+        events = traffic(seed, P0, 500, "pass", seconds=3, answer_s=(0.005, 0.02), fail_s=(2, 2.1))
+        assert trip_over(sources, events, seed=seed) is None
+
+
+@pytest.mark.parametrize("sources", [1, 3, 10])
+@pytest.mark.parametrize("per_s", [5, 50, 500])
+@pytest.mark.parametrize("fail_s", [0.001, 0.03, 0.3, 2.0])
+def test_over_sources_a_dead_canary_trips_soon_after_five_have_failed(sources: int, per_s: int, fail_s: float) -> None:
+    events = traffic(1, 1.0, per_s, "pass", seconds=4, fail_s=(fail_s, 1.2 * fail_s))
+    found = trip_over(sources, events)
+    assert found is not None
+    at_s, trip = found
+    assert at_s <= 5 / per_s + 1.2 * fail_s + 0.4
+    assert trip.charged <= trip.attempts
 
 
 def test_a_dead_canary_trips_over_ten_sources_as_fast_as_on_one() -> None:
     sources = [Detector(()) for _ in range(10)]
     merged = MergedDetector(())
     trips = []
-    for source in sources[:5]:
+    for slot, source in enumerate(sources[:5]):
         source.charged(source.dispatched(), 0, None)
-        ((attempts, hits),) = source.take().values()
-        trips.append(merged.flush({"fuse": (attempts, len(hits))}))
+        ((number, attempts, hits),) = source.take_run(slot)
+        trips.append(merged.flush({}, [Slot(number, attempts, len(hits), len(hits))]))
     assert trips[:4] == [None] * 4
     assert trips[4] is not None
     assert trips[4].sentence() == "5 attempts in a row failed (5 of 5 in all)"
