@@ -21,7 +21,7 @@ from gateway.settings import MAX_WORKERS, Settings
 from gateway.settings_file import load_settings, read_yaml
 from routing.errors import InvalidDocument, Problem, StoreUnavailable
 from routing.parse import parse_route
-from routing.store import Store, store_from_url
+from routing.store import store_from_url
 from routing.store.redis_url import unusable_file
 
 if TYPE_CHECKING:
@@ -72,17 +72,20 @@ def check(files: tuple[Path, ...], config: Path | None, asks: bool) -> None:
     """Validate settings or routes; prints every problem with its pointer, exit 1 when there is one."""
     failed = False
     for file in files:
-        problems = _problems_of(file, config, asks=asks)
+        notes: list[str] = []
+        problems = _problems_of(file, config, notes if asks else None)
         failed = failed or bool(problems)
         for problem in problems:
             click.echo(f"{file}: {problem.pointer or '/'}: {problem.message}")
         if not problems:
             click.echo(f"{file}: ok")
+        for note in notes:
+            click.echo(f"{file}: {note}")
     sys.exit(1 if failed else 0)
 
 
-def _problems_of(file: Path, config: Path | None, *, asks: bool) -> Sequence[Problem]:
-    """Problems of one file: of a route if it looks like one, else of settings."""
+def _problems_of(file: Path, config: Path | None, notes: list[str] | None) -> Sequence[Problem]:
+    """Problems of one file: of a route if it looks like one, else of settings, and with ``notes`` of their store."""
     try:
         plain = read_yaml(file)
         if isinstance(plain, dict) and {"model", "stable", "variants"} & set(plain):
@@ -91,26 +94,24 @@ def _problems_of(file: Path, config: Path | None, *, asks: bool) -> Sequence[Pro
         read_seeds(settings)
     except (InvalidDocument, InvalidSettings) as error:
         return error.problems
-    return () if settings.is_embedded else _problems_of_store(settings, asks=asks)
+    return _problems_of_store(settings, notes)
 
 
-def _problems_of_store(settings: Settings, *, asks: bool) -> Sequence[Problem]:
-    """What keeps a shared store from being used: its files, and when asked, what it says itself."""
-    if problem := unusable_file(settings.store_url):
+def _problems_of_store(settings: Settings, notes: list[str] | None) -> Sequence[Problem]:
+    """What keeps a store from being used: a shared one's files, and when asked, what it says itself."""
+    if not settings.is_embedded and (problem := unusable_file(settings.store_url)):
         return (Problem("/store/url", "file", problem),)
     try:
-        if asks:
-            asyncio.run(_ask(store_from_url(settings.store_url, timeout_s=settings.store.timeout_s)))
+        if notes is not None and not asyncio.run(_is_begun(settings)):
+            notes.append("the store is empty: the first gateway that serves begins it")
     except StoreUnavailable as error:
         return (Problem("/store/url", "store", str(error)),)
     return ()
 
 
-async def _ask(store: Store) -> None:
-    try:
-        await store.open()
-    finally:
-        await store.close()
+async def _is_begun(settings: Settings) -> bool:
+    """Whether there is something in the store; nothing is written."""
+    return await store_from_url(settings.store_url, timeout_s=settings.store.timeout_s).is_begun()
 
 
 def _refuse(problems: Sequence[Problem]) -> None:

@@ -13,7 +13,7 @@ from gateway.control.kept import state_in
 from gateway.control.messages import Lowered
 from routing.analysis.slots import SLOT_S
 from routing.errors import StoreUnavailable
-from routing.store import Entry, Judged, Lease, LeaseLost, Pool
+from routing.store import Entry, EvidenceLost, Judged, Lease, LeaseLost, Pool
 
 log = logging.getLogger("turnout.judge")
 
@@ -84,6 +84,8 @@ class JointJudge:
                 await (self._step() if self.held else self._look())
             except StoreUnavailable:
                 self._watch.blinked()
+            except EvidenceLost:
+                self._position = ""
             except LeaseLost:
                 log.warning("another gateway judges now", extra={"fence": self.held.fence if self.held else 0})
                 self._put_down()

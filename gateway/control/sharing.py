@@ -9,7 +9,7 @@ from gateway.control.kept import state_in
 from gateway.control.messages import Counted, Lowered, Summed
 from gateway.metrics.families import FLUSHES, JUDGES, NEWS_DROPPED, STORE_JUNK
 from gateway.metrics.totals import Samples
-from gateway.runtime.totals import nested
+from gateway.runtime.totals import is_possible, nested
 from routing.store import Pool
 
 TOLD, REPEATED = "taken", "repeated"
@@ -83,8 +83,11 @@ class Sharing:
         return {place: self._nested(place, numbers) for place, numbers in zip(places, found, strict=True)}
 
     def _nested(self, place: str, numbers: Mapping[str, float]) -> Mapping[str, Any]:
+        possible = {name: number for name, number in numbers.items() if is_possible(name, number)}
+        if len(possible) < len(numbers):
+            self.unreadable(place)
         try:
-            return nested(numbers)
+            return nested(possible)
         except (AttributeError, TypeError):  # a name that is the beginning of another
             self.unreadable(place)
             return {}

@@ -11,6 +11,7 @@ from gateway.runtime.shadows import CompiledShadow, ShadowEvidence
 Number = int | float
 PART = "\x1f"  # between the parts of a name; no name has it
 LARGEST = "max_"  # how the last part of a name begins that does not add up
+DIFFERENCES = "sum_"  # how the last part of a name begins that is no count
 GAUGES = frozenset({"in_flight", "waiting"})  # true now, in one gateway
 
 
@@ -77,6 +78,11 @@ def nested(numbers: Mapping[str, Number]) -> dict[str, Any]:
             held = held.setdefault(part, {})
         held[last] = number
     return found
+
+
+def is_possible(name: str, number: Number) -> bool:
+    """Whether it may be a sum of what is counted: only differences of outputs are no integers."""
+    return isinstance(number, int) or name.rpartition(PART)[2].startswith((LARGEST, DIFFERENCES))
 
 
 def news(now: Mapping[str, Number], before: Mapping[str, Number]) -> tuple[dict[str, Number], dict[str, Number]]:

@@ -4,7 +4,7 @@ from routing.store.base import Change, Record, Store, Word
 from routing.store.history import GENESIS_SHA256, UNREADABLE, HistoryEntry, chain, verify
 from routing.store.junk import Junk
 from routing.store.memory import MemoryStore
-from routing.store.pool import Entry, Flush, Judged, Lease, LeaseLost, Pool, Sums
+from routing.store.pool import Entry, EvidenceLost, Flush, Judged, Lease, LeaseLost, Pool, Sums
 from routing.store.redis import COMMAND_TIMEOUT_S, RedisStore
 from routing.store.sqlite import SqliteStore
 from routing.store.write import Draft, write
@@ -15,6 +15,7 @@ __all__ = [
     "Change",
     "Draft",
     "Entry",
+    "EvidenceLost",
     "Flush",
     "HistoryEntry",
     "Judged",

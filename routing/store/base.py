@@ -78,6 +78,13 @@ class Store(Protocol):
     async def open(self) -> None:
         """Reach the store and prepare it when it is new."""
 
+    async def is_begun(self) -> bool:
+        """Whether it was ever opened; asks a closed store, and writes nothing.
+
+        Raises:
+            StoreUnavailable: As ``open``.
+        """
+
     async def close(self) -> None:
         """Give everything back, also when the store is gone. Running watches end with StoreUnavailable."""
 

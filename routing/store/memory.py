@@ -39,6 +39,10 @@ class MemoryStore:
         """Start, or start again with what was stored before."""
         self._is_open = True
 
+    async def is_begun(self) -> bool:
+        """See Store: nothing outlives the process."""
+        return self._is_open
+
     async def close(self) -> None:
         """Stop; watches end with StoreUnavailable."""
         self._is_open = False

@@ -79,6 +79,10 @@ class LeaseLost(Exception):
     """Somebody else holds the lease, or nobody does. Nothing was written."""
 
 
+class EvidenceLost(Exception):
+    """What was to be read after is beyond all evidence, which was begun anew. The beat was taken; read from empty."""
+
+
 class Pool(Protocol):
     """Any call may raise StoreUnavailable; then it may have happened or not, and may be made again.
 
@@ -106,6 +110,7 @@ class Pool(Protocol):
 
         Raises:
             LeaseLost: It is another's.
+            EvidenceLost: There is no such position.
         """
 
     async def judged(self) -> Judged:

@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import AbstractConnection, parse_url
@@ -25,7 +25,7 @@ from routing.store.junk import Junk
 from routing.store.redis_pool import RedisPool
 from routing.store.redis_sentinel import Sentinels
 from routing.store.redis_side import HASH, SideKeys, WrongType
-from routing.store.redis_url import place_in, unusable_file
+from routing.store.redis_url import place_in, said_by, unusable_file
 
 COMMAND_TIMEOUT_S = 1.0  # one command, from waiting for a connection to the whole reply
 WATCH_BLOCK_S = 1.0  # how long the server holds a watch without news; then the store's identity is checked
@@ -37,6 +37,8 @@ PAST_S = 600  # how long a replica is told of that says nothing any more
 WORD_MAX_S = 3_600  # a word that says it counts for longer is of no gateway
 PRESENCE_KIND = {scripts.PRESENCE: HASH}
 VOID_S = 3_600  # how long a given-up attempt is remembered; no command is on its way longer than that
+
+T = TypeVar("T")
 
 
 class RedisStore:
@@ -64,6 +66,7 @@ class RedisStore:
         self._block_s = block_s
         self._url = url
         place = place_in(url)
+        self._is_secure = url.startswith("rediss")
         self._options: dict[str, Any] = {
             **parse_url(place.url),
             "retry": Retry(NoBackoff(), 0),
@@ -86,12 +89,35 @@ class RedisStore:
         """See Store."""
         if self._commands is not None:
             return
+        await self._opened(self.ping)
+
+    async def is_begun(self) -> bool:
+        """Whether it holds what a gateway began; asks a closed store, and writes nothing.
+
+        Raises:
+            StoreUnavailable: As ``open``.
+        """
+
+        async def is_there() -> bool:
+            (found,) = await self._command("HMGET", scripts.META, "layout")
+            is_begun = found is not None or await self._command("EXISTS", scripts.META)
+            if is_begun:
+                self._check_layout(found)
+            return bool(is_begun)
+
+        try:
+            return await self._opened(is_there)
+        finally:
+            await self.close()
+
+    async def _opened(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer to the first question; closed again where there is none."""
         if problem := unusable_file(self._url):
             raise StoreUnavailable(f"redis at {self._where} cannot be asked: {problem}")
         self._commands = BlockingConnectionPool(**{**self._options, "max_connections": CONNECTIONS})
         self._watches = BlockingConnectionPool(**{**self._options, "max_connections": WATCHES})
         try:
-            await self.ping()
+            return await ask()
         except BaseException:
             await self.close()
             raise
@@ -274,15 +300,16 @@ class RedisStore:
             async with asyncio.timeout(timeout_s):
                 yield
         except AuthenticationError as error:
-            raise StoreUnavailable(f"redis at {self._where} refused {self._who}: {error}") from error
+            raise StoreUnavailable(f"redis at {self._where} refused {self._who}: {said_by(error)}") from error
         except (ResponseError, BusyLoadingError) as error:
             if "WRONGTYPE" in str(error):  # of a script it stands in the middle
                 raise WrongType(f"redis at {self._where} refused: {error}; nothing was changed") from error
-            raise StoreUnavailable(f"redis at {self._where} refused: {error}; nothing was changed") from error
+            raise StoreUnavailable(f"redis at {self._where} refused: {said_by(error)}; nothing was changed") from error
         except TimeoutError as error:
-            raise lost(f"redis at {self._where} did not answer for {timeout_s:g} s") from error
+            hint = ": perhaps it does not speak TLS" if self._is_secure and lost is StoreUnavailable else ""
+            raise lost(f"redis at {self._where} did not answer for {timeout_s:g} s{hint}") from error
         except (RedisError, OSError) as error:
-            raise lost(f"redis at {self._where} cannot be reached: {error}") from error
+            raise lost(f"redis at {self._where} cannot be reached: {said_by(error)}") from error
 
 
 class _ReplyLost(StoreUnavailable):

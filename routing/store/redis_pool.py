@@ -8,7 +8,7 @@ from typing import Any
 
 from routing.store import redis_pool_scripts as scripts
 from routing.store.junk import Junk
-from routing.store.pool import Entry, Flush, Judged, Lease, LeaseLost, Sums
+from routing.store.pool import Entry, EvidenceLost, Flush, Judged, Lease, LeaseLost, Sums
 from routing.store.redis_side import HASH, STREAM, STRING, SideKeys
 
 KEPT_ENTRIES = 10_000  # evidence that nobody has judged yet, approximately
@@ -19,7 +19,9 @@ READ_PLACES = 200  # sums read at once
 
 LEASE_KIND = {scripts.LEASE: HASH}
 JUDGED_KIND = {scripts.JUDGED: HASH}
-POSITION = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
+POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+INTEGER_DIGITS = 15  # of a count; sums with more are numbers with a fraction
+BEGUN_AGAIN, POSITION_LOST = 1, 2  # what BEAT answers of the stream
 
 
 class RedisPool:
@@ -40,9 +42,13 @@ class RedisPool:
         kinds |= {scripts.totals_key(sums.place): HASH for sums in flush.totals}
         limits = (KEPT_MS, flush.evidence, KEPT_ENTRIES, KEPT_MS, TOTALS_KEPT_MS)
         steps = chain.from_iterable(_steps(sums) for sums in flush.totals)
-        is_new, mended = await self._side.run(scripts.FLUSH, kinds, flush.replica, flush.sequence, *limits, *steps)
+        is_new, mended, begun = await self._side.run(
+            scripts.FLUSH, kinds, flush.replica, flush.sequence, *limits, *steps
+        )
         if mended:
-            self.junk.tell("{turnout}:totals", f"{mended} sums were no numbers: they begin anew")
+            self.junk.tell("{turnout}:totals", f"{mended} sums were no counts: they begin anew")
+        if begun:
+            self._used_up()
         return bool(is_new)
 
     async def lease(self) -> Lease | None:
@@ -68,10 +74,17 @@ class RedisPool:
         """See Pool."""
         kinds = {**LEASE_KIND, scripts.EVIDENCE: STREAM, **JUDGED_KIND}
         states = chain.from_iterable(judged.states.items())
-        said = (held.holder, held.fence, KEPT_MS, judged.position, f"({after}" if after else "-", READ_ENTRIES)
-        verdict, entries = await self._side.run(scripts.BEAT, kinds, *said, *states)
+        said = (held.holder, held.fence, KEPT_MS, judged.position, after, READ_ENTRIES)
+        verdict, entries, *stream = await self._side.run(scripts.BEAT, kinds, *said, *states)
         if verdict != b"held":
             raise LeaseLost
+        if stream == [POSITION_LOST]:
+            self.junk.tell(
+                scripts.LEASE, "its position is beyond the evidence, which begins anew: what was unread is lost"
+            )
+            raise EvidenceLost
+        if stream == [BEGUN_AGAIN]:
+            self._used_up()
         return [self._entry(name, dict(zip(flat[::2], flat[1::2], strict=True))) for name, flat in entries]
 
     async def judged(self) -> Judged:
@@ -98,6 +111,9 @@ class RedisPool:
             found += [self._numbers(by_key[scripts.totals_key(place)]) for place in some]
         return found
 
+    def _used_up(self) -> None:
+        self.junk.tell(scripts.EVIDENCE, "its last id is used up: it begins anew, what was unread may be lost")
+
     def _entry(self, name: bytes, fields: Mapping[bytes, bytes]) -> Entry:
         """One that is not of ours has no evidence, and is read past."""
         if b"replica" not in fields or b"data" not in fields:
@@ -111,7 +127,7 @@ class RedisPool:
             try:
                 found[name.decode()] = _number(value)
             except ValueError:
-                self.junk.tell("{turnout}:totals", "a sum is no number: skipped")
+                self.junk.tell("{turnout}:totals", "a sum is no count: skipped")
         return found
 
 
@@ -136,7 +152,7 @@ def _is_count(value: bytes | None) -> bool:
 
 
 def _number(value: bytes) -> float:
-    number = int(value) if value.lstrip(b"-").isdigit() else float(value)
-    if not math.isfinite(number):
+    number = int(value) if value.isdigit() and len(value) <= INTEGER_DIGITS else float(value)
+    if not 0 <= number < math.inf:  # no number at all is neither
         raise ValueError(value)
     return number

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as Refused
 
-from routing.store.redis_url import Place
+from routing.store.redis_url import Place, said_by
 
 Find = Callable[[], Awaitable[tuple[str, int]]]
 
@@ -97,9 +97,11 @@ class Sentinels:
         try:
             found = await self._ask(host, port) or "does not know it"
         except AuthenticationError as error:
-            found = f"refused the user or password of Sentinels in the URL: {error}"
+            found = f"refused the user or password of Sentinels in the URL: {said_by(error)}"
+        except ResponseError as error:
+            found = f"refused: {said_by(error)}"
         except (RedisError, OSError) as error:
-            found = f"cannot be reached: {error}"
+            found = f"cannot be reached: {said_by(error)}"
         return _name(host, port), found
 
     async def _ask(self, host: str, port: int) -> tuple[str, int] | None:

@@ -74,6 +74,18 @@ def unusable_file(url: str) -> str:
     return ""
 
 
+def said_by(error: Exception) -> str:
+    """What a server or the library says, as part of a sentence; a server that knows no command of ours is no store."""
+    if "unknown command" in (said := str(error).strip().rstrip(".")):
+        name = said.partition("unknown command")[2].strip(" '`").partition("'")[0].partition("`")[0]
+        if name.upper() == "SENTINEL":
+            return "it is no Sentinel: a Redis server itself is redis://HOST:PORT/DB"
+        return (
+            f"it does not know {name}, as Sentinels do not: if it is one, write redis+sentinel://HOST:PORT/SERVICE/DB"
+        )
+    return said
+
+
 def _readable(file: str) -> None:
     with open(file, "rb"):
         pass

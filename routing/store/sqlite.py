@@ -83,6 +83,15 @@ class SqliteStore:
             await self.close()
             raise
 
+    async def is_begun(self) -> bool:
+        """See Store: whether there is a file, which ``open`` looks into."""
+        try:
+            return self._path.stat().st_size > 0
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path} cannot be looked at: {error.strerror}") from error
+
     async def close(self) -> None:
         """See Store."""
         thread, self._thread = self._thread, None

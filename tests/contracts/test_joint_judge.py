@@ -71,6 +71,31 @@ def test_what_several_saw_is_judged_once_and_in_one_place(shared_server: RedisSe
     on(shared_server, scenario)
 
 
+@pytest.mark.parametrize("when", ["while it judges", "before it judges"])
+def test_a_position_beyond_all_evidence_blinds_nobody(shared_server: RedisServer, when: str) -> None:
+    async def scenario(gateways: list[Gateway]) -> None:
+        first, second, _ = gateways
+        await second.sees(10, [])
+        if when == "before it judges":
+            shared_server.call(b"HSET {turnout}:lease position 99999999999999-0\r\n")
+        await first.joint._look()
+        if when == "while it judges":
+            first.joint._position = "99999999999999-0"
+        assert first.joint._position == "99999999999999-0"
+        keeping = asyncio.create_task(first.joint.keep())
+        try:
+            async with asyncio.timeout(10):
+                while first.joint._position != "":
+                    await asyncio.sleep(0.02)
+                while not first.lowered:
+                    for gateway in gateways:
+                        await gateway.sees(10, [None])
+        finally:
+            keeping.cancel()
+
+    on(shared_server, scenario)
+
+
 def test_one_gateway_alone_is_left_to_its_own_guards(shared_server: RedisServer) -> None:
     async def scenario(gateways: list[Gateway]) -> None:
         first = gateways[0]

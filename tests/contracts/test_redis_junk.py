@@ -8,13 +8,14 @@ import pytest
 
 from gateway.control.joint import JointJudge
 from gateway.control.kept import state_in
-from routing.store import Flush, Judged, RedisStore, Sums
+from routing.store import EvidenceLost, Flush, Judged, RedisStore, Sums
 from tests.contracts.stores import opened
 from tests.redis_server import RedisServer
 
 Scenario = Callable[[RedisStore], Awaitable[None]]
 PLACE = "credit:version:2:7"
 NEWS = Flush("a", 1, b"[]", (Sums(PLACE, {"drawn": 3, "seconds": 0.5}, {"max": 2.5}),))
+LAST_ID = "18446744073709551615-18446744073709551615"
 SIDE = ("presence", "lease", "judged", "evidence", f"totals:{PLACE}")
 
 
@@ -112,6 +113,83 @@ def test_broken_values_are_skipped_and_begin_anew(shared_server: RedisServer) ->
         assert await store.pool.judged() == Judged("")
         await store.put_presence("a", b"{}", 60)
         assert set(await store.words()) == {"a"}
+
+    on_a_store(shared_server, scenario)
+
+
+@pytest.mark.parametrize("junk", ["9223372036854775807", "-3", "2.5", "many", "", "nan", "inf", "1e400", " 7"])
+def test_a_sum_that_is_none_begins_anew_with_the_next_count(shared_server: RedisServer, junk: str) -> None:
+    async def scenario(store: RedisStore) -> None:
+        totals = f"{{turnout}}:totals:{PLACE}"
+        write(shared_server, "HSET", totals, "drawn", junk)
+        for number in (1, 2):
+            added = Sums(PLACE, {"drawn": 3})
+            assert await store.pool.flush(Flush("a", number, b"", (added,)))
+            assert await store.pool.totals([PLACE]) == [{"drawn": 3 * number}]
+        assert store.junk.found == 1
+
+    on_a_store(shared_server, scenario)
+
+
+def test_sums_of_differences_may_be_huge_and_are_never_more_than_a_number_holds(shared_server: RedisServer) -> None:
+    async def scenario(store: RedisStore) -> None:
+        for number in range(1, 4):
+            assert await store.pool.flush(Flush("a", number, b"", (Sums(PLACE, {"sum_abs": 1e20}, {"max_abs": 1e20}),)))
+        assert await store.pool.totals([PLACE]) == [{"sum_abs": pytest.approx(3e20), "max_abs": 1e20}]
+        for number in range(4, 7):
+            assert await store.pool.flush(Flush("a", number, b"", (Sums(PLACE, {"sum_abs": 1.7e308}),)))
+        assert store.junk.found == 2
+        assert (await store.pool.totals([PLACE]))[0]["sum_abs"] == pytest.approx(1.7e308)
+
+    on_a_store(shared_server, scenario)
+
+
+def test_a_stream_without_a_further_id_begins_anew_with_the_next_flush(shared_server: RedisServer) -> None:
+    async def scenario(store: RedisStore) -> None:
+        held = await store.pool.take("a", None)
+        write(shared_server, "XADD", "{turnout}:evidence", LAST_ID, "replica", "ghost", "data", "x")
+        for number in (1, 2):
+            assert await store.pool.flush(Flush("a", number, b"[%d]" % number))
+        assert not await store.pool.flush(Flush("a", 2, b"[2]")), "a flush counts once"
+        assert [entry.evidence for entry in await store.pool.beat(held, "", Judged(""))] == [b"[1]", b"[2]"]
+        assert store.junk.found == 1
+
+    on_a_store(shared_server, scenario)
+
+
+def test_the_judge_notices_a_stream_without_a_further_id_and_reads_what_was_unread(shared_server: RedisServer) -> None:
+    async def scenario(store: RedisStore) -> None:
+        held = await store.pool.take("a", None)
+        assert await store.pool.flush(Flush("a", 1, b"[1]"))
+        write(shared_server, "XADD", "{turnout}:evidence", LAST_ID, "replica", "ghost", "data", "x")
+        (entry,) = await store.pool.beat(held, "", Judged(""))
+        assert entry.evidence == b"[1]"
+        assert await store.pool.beat(held, entry.position, Judged(entry.position)) == []
+        assert await store.pool.flush(Flush("a", 2, b"[2]"))
+        assert [e.evidence for e in await store.pool.beat(held, entry.position, Judged(entry.position))] == [b"[2]"]
+        assert store.junk.found == 1
+
+    on_a_store(shared_server, scenario)
+
+
+@pytest.mark.parametrize(
+    "position", ["99999999999999-0", "99999999999999999999-7", LAST_ID, "1-99999999999999999999999"]
+)
+@pytest.mark.parametrize("has_stream", [True, False])
+def test_a_position_beyond_all_evidence_is_begun_anew_and_nothing_read_twice(
+    shared_server: RedisServer, position: str, has_stream: bool
+) -> None:
+    async def scenario(store: RedisStore) -> None:
+        held = await store.pool.take("a", None)
+        if has_stream:
+            assert await store.pool.flush(Flush("a", 1, b"[1]"))
+        with pytest.raises(EvidenceLost):
+            await store.pool.beat(held, position, Judged(position))
+        assert await store.pool.judged() == Judged("")
+        assert await store.pool.beat(held, "", Judged("")) == []
+        assert await store.pool.flush(Flush("a", 2, b"[2]"))
+        assert [entry.evidence for entry in await store.pool.beat(held, "", Judged(""))] == [b"[2]"]
+        assert store.junk.found == 1
 
     on_a_store(shared_server, scenario)
 

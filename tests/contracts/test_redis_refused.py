@@ -71,6 +71,42 @@ def test_sentinels_that_hang_are_named_too(tmp_path: Path) -> None:
             assert f"'primary' of the Sentinels 127.0.0.1:{hangs.port} did not answer for 1 s" in said
 
 
+def test_a_server_without_tls_a_sentinel_and_a_server_for_one_are_called_that(tmp_path: Path) -> None:
+    with RedisServer() as server, RedisServer(sentinel=["sentinel monitor primary 127.0.0.1 1 1"]) as sentinel:
+        words = {
+            f"rediss://127.0.0.1:{server.port}/0": "perhaps it does not speak TLS",
+            sentinel.url: "if it is one, write redis+sentinel://HOST:PORT/SERVICE/DB",
+            f"redis+sentinel://127.0.0.1:{server.port}/primary/0": "it is no Sentinel",
+            "redis://127.0.0.1:9/0": "cannot be reached",
+        }
+        for url, expected in words.items():
+            for said in refused(tmp_path, url, "--store"):
+                assert expected in said
+                assert len(said.strip().splitlines()) == 1
+                assert ".;" not in said
+                assert "redis.call" not in said
+
+
+def test_a_check_of_the_store_writes_nothing(tmp_path: Path) -> None:
+    def checked(url: str) -> str:
+        config = tmp_path / "gateway.yaml"
+        config.write_text(yaml.safe_dump({"admin": {**LOOPBACK, **TOKEN}, "store": {"url": url}}))
+        command = [sys.executable, "-m", "gateway", "check", "--store", str(config)]
+        ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert ended.returncode == 0, ended
+        return ended.stdout
+
+    empty = "the store is empty: the first gateway that serves begins it"
+    with RedisServer() as server:
+        assert empty in checked(server.url)
+        assert server.call(b"DBSIZE\r\n") == b":0\r\n"
+        server.call(b"HSET {turnout}:meta layout 1 store_id x sequence 0\r\n")
+        assert empty not in checked(server.url)
+    file = tmp_path / "no" / "routes.db"
+    assert empty in checked(f"sqlite:///{file}")
+    assert not file.parent.exists()
+
+
 @pytest.mark.parametrize("url", ["redis://h:0/0", "redis+sentinel://h:0/primary"])
 def test_port_0_is_refused(tmp_path: Path, url: str) -> None:
     for said in refused(tmp_path, url):

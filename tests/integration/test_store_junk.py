@@ -84,6 +84,23 @@ def test_values_that_nobody_of_ours_wrote_break_neither_status_nor_the_lookout(
     assert errors.count(TOLD) <= len(words), "once for each place"
 
 
+@pytest.mark.parametrize("junk", [b"9223372036854775807", b"-7", b"1e300"])
+def test_sums_that_no_gateway_can_have_added_up_break_no_status(
+    gateway: GatewayProcess, redis: RedisServer, junk: bytes
+) -> None:
+    for place in keys(redis):
+        for field in redis.call(b"HKEYS %s\r\n" % place).split(b"\r\n")[2::2]:
+            words = (b"HSET", place, field, junk)
+            redis.call(b"*4\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
+    with gateway.admin() as admin, gateway.client() as client:
+        route, _ = read(admin)
+        assert "store_error" not in route
+        assert junk_counted(admin) > 0
+        assert {client.infer("credit", BODY).status for _ in range(10)} == {200}
+        route, _ = read(admin)
+        assert sum(variant["counters"]["drawn"] for variant in route["variants"]) == 10, "they began anew"
+
+
 def keys(redis: RedisServer) -> list[bytes]:
     """Once the collector has flushed."""
 
