@@ -6,7 +6,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
+
+from tests.ports import free_port
 
 TOOLS = Path(__file__).parent.parent / ".tools"
 START_TIMEOUT_S = 15.0
@@ -85,9 +86,7 @@ class PrometheusServer:
         timing = {"scrape_interval": f"{interval_ms}ms", "scrape_timeout": f"{interval_ms}ms"}
         config = Path(self._folder.name) / "prometheus.yml"
         config.write_text(yaml.safe_dump({"global": timing, "scrape_configs": [job]}))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +17,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.ports import free_ports
 
 PACKAGES = Path(__file__).parent.parent / ".tools" / "triton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -48,6 +49,8 @@ import sys, time
 sys.path.insert(0, {packages!r})
 import numpy
 import triton_python_backend_utils as triton
+
+from tests.ports import free_ports
 
 FACTOR, NOTES = numpy.float32({version}), {notes!r}
 
@@ -120,7 +123,7 @@ class TritonServer:
         self.notes = folder / "notes.txt"
         self._config = {"count": instances, "more": more}
         self.add_model(model, versions)
-        self._ports = _free_ports(len(PORTS))
+        self._ports = free_ports(len(PORTS))
         self._shared = f"turnout-tests-{os.getpid()}-{self._ports[0]}-"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -238,14 +241,3 @@ class TritonServer:
         """End it if it runs. Its polite end takes seconds, and nobody here needs it."""
         if self._process is not None:
             self.kill()
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -1,6 +1,5 @@
 """Everything that runs: replicas on one Redis, a canary, and proxies in between."""
 
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,21 +14,13 @@ from tests.chaos.replica import Replica
 from tests.chaos.subject import CANARY, MODEL, STABLE, CreditSubject, credit_route, variants
 from tests.faults import FaultBackend
 from tests.gateway_process import DEMO, eventually
+from tests.ports import free_ports
 from tests.redis_server import RedisServer
 
 WEIGHT = 20
 UNREADY_FLIP_S = 1.0
 WORKER_SILENT_S = 1.5
 READY_S = 40.0
-
-
-def free_ports(count: int) -> list[int]:
-    """All different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 class Fleet:

@@ -18,6 +18,7 @@ from routing.store.redis import _ReplyLost
 from routing.store.redis_scripts import void_key
 from tests.contracts.stores import opened, put, step, take
 from tests.gateway_process import ROOT
+from tests.ports import free_port
 from tests.redis_server import RedisServer
 
 PAGE = (ROOT / "docs" / "reference" / "store.md").read_text()
@@ -98,7 +99,9 @@ def test_the_documented_rights_are_enough_and_none_is_too_much() -> None:
 
 
 def test_a_cluster_of_one_node_is_a_store() -> None:
-    with RedisServer(options=["--cluster-enabled", "yes"]) as server:
+    # Without a bus port of its own, a node takes its port + 10,000, and refuses to start where that is above 65,535.
+    bus = str(free_port())
+    with RedisServer(options=["--cluster-enabled", "yes", "--cluster-port", bus]) as server:
         assert server.call(b"CLUSTER ADDSLOTSRANGE 0 16383\r\n") == b"+OK\r\n"
         _until(lambda: b"cluster_state:ok" in server.call(b"CLUSTER INFO\r\n"))
         exercised(server.url)

@@ -31,6 +31,7 @@ from tests.gateway.backends.remote import (
     submit,
     until,
 )
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +58,6 @@ def counting(seen: Counter[int], number: int, pause_s: float = 0.0) -> Script:
             writer.write(ok())
 
     return script
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -105,7 +100,7 @@ def test_a_slow_server_gets_fewer() -> None:
 
 def test_the_version_is_ready_with_its_first_server_and_says_which_one_is_missing(two: list[FaultBackend]) -> None:
     async def scenario() -> None:
-        nobody = f"http://127.0.0.1:{unused_port()}"
+        nobody = f"http://127.0.0.1:{free_port()}"
         async with backend(nobody, two[0].url) as made:
             assert made.state is State.READY
             await until(lambda: made.instances[0].state is State.FAILED)
