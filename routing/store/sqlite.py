@@ -84,13 +84,11 @@ class SqliteStore:
             raise
 
     async def is_begun(self) -> bool:
-        """See Store: whether there is a file, which ``open`` looks into."""
+        """See Store: whether the file is there and ours."""
         try:
-            return self._path.stat().st_size > 0
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise StoreUnavailable(f"{self._path} cannot be looked at: {error.strerror}") from error
+            return await asyncio.to_thread(self._looks_begun)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(self._sentence(error)) from error
 
     async def close(self) -> None:
         """See Store."""
@@ -190,19 +188,32 @@ class SqliteStore:
         )
         self._inode = os.stat(self._path).st_ino
         with _Transaction(self._db):
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version > SCHEMA_VERSION or (version == 0 and tables):
-                raise StoreUnavailable(
-                    f"{self._path} has schema {version}, this release writes {SCHEMA_VERSION}: "
-                    "start the release that made it, or name another file"
-                )
+            version = self._version(self._db)
             if version == 0:
                 self._create()
             self._db.execute(PRESENCE)
         self._use_wal()  # only now that we know the file is ours
         self._db.execute("PRAGMA synchronous = FULL")
         return self._identify()
+
+    def _looks_begun(self) -> bool:
+        if not self._path.exists() or not self._path.stat().st_size:
+            return False
+        # A reader of a file in WAL mode makes the files beside it, unless it is told that nobody writes.
+        is_used = Path(f"{self._path}-wal").exists()
+        name = f"{self._path.absolute().as_uri()}?mode=ro" + ("" if is_used else "&immutable=1")
+        with contextlib.closing(sqlite3.connect(name, uri=True, timeout=self._busy_timeout_s)) as db:
+            return self._version(db) > 0
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version > SCHEMA_VERSION or (version == 0 and tables):
+            raise StoreUnavailable(
+                f"{self._path} has schema {version}, this release writes {SCHEMA_VERSION}: "
+                "start the release that made it, or name another file"
+            )
+        return version
 
     def _use_wal(self) -> None:
         # SQLite does not wait here when another process opens or closes the file at the same moment.

@@ -85,6 +85,25 @@ def test_other_peoples_and_newer_files_are_left_alone(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == before
 
 
+def test_whether_a_file_is_begun_is_seen_without_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "routes.db"
+
+    async def scenario() -> None:
+        store = SqliteStore(path)
+        assert not await store.is_begun()
+        assert not list(tmp_path.iterdir())
+        await store.open()
+        assert await SqliteStore(path).is_begun()  # beside who serves, before anything left the write-ahead log
+        await store.close()
+        assert await store.is_begun()
+        assert [file.name for file in tmp_path.iterdir()] == ["routes.db"]
+        path.write_bytes(b"not a database" * 400)
+        with pytest.raises(StoreUnavailable, match="damaged or no SQLite file"):
+            await store.is_begun()
+
+    asyncio.run(scenario())
+
+
 def test_a_path_that_cannot_be_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path, tmp_path / "file" / "a.db"):
