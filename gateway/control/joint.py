@@ -132,9 +132,8 @@ class JointJudge:
         states = {model: self._state(model) for model in changed}
         entries = await self._pool.beat(self.held, self._position, Judged(self._position, states))
         self.judge.changed -= changed
-        if entries:
-            self._hear(entries)
-            self.judge.step()
+        self._hear(entries)
+        self.judge.step()
 
     def _state(self, model: str) -> bytes:
         state = self.judge.state(model)

@@ -120,8 +120,7 @@ class Judge:
             merged.add(str(source), count, now_slot)
             self._unjudged.add(count.model)
             self.changed.add(count.model)
-        if self._steps_itself and self._unjudged and self._stepping is None:
-            self._stepping = asyncio.get_running_loop().call_later(FLUSH_S, self.step)
+        self._step_later()
 
     def step(self) -> None:
         """Judge everything that has changed."""
@@ -131,6 +130,8 @@ class Judge:
         for model in unjudged:
             held = self._merged.get(model, {})
             trips = [(version, merged, merged.step(all_burn=all_burn)) for version, merged in held.items()]
+            if any(merged.is_unsettled for merged in held.values()):
+                self._unjudged.add(model)
             for version, merged, trip in trips:  # when stable has been stepped too
                 if trip is None or merged.is_stable or merged.is_lowered:
                     continue
@@ -138,6 +139,7 @@ class Judge:
                     merged.renew()
                 else:
                     self._act(model, version, merged, trip)
+        self._step_later()
 
     def stop(self) -> None:
         """Judge no more."""
@@ -236,6 +238,10 @@ class Judge:
             self._say("weights kept, alarm", document, version, merged, reason)
         merged.alarm = reason
         merged.renew()
+
+    def _step_later(self) -> None:
+        if self._steps_itself and self._unjudged and self._stepping is None:
+            self._stepping = asyncio.get_running_loop().call_later(FLUSH_S, self.step)
 
     def _say(self, event: str, document: RouteDocument, version: str, merged: Pooled, reason: str) -> None:
         log.warning(

@@ -73,6 +73,11 @@ class Pooled:
         slots, self._slots = self._slots, []
         return self.detector.flush(pending, slots, all_burn=all_burn)
 
+    @property
+    def is_unsettled(self) -> bool:
+        """It has to be stepped again, whether anything comes or not."""
+        return self.detector.is_unsettled
+
     def renew(self) -> None:
         """Begin anew after an alarm that did not lower the version."""
         self.detector = MergedDetector(self._objectives)

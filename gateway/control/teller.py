@@ -1,14 +1,12 @@
 """The worker's side of evidence and totals: what the guards here have seen and counted since the last time."""
 
 from collections.abc import Callable, Iterable, Iterator
-from time import monotonic
 
 from gateway.control.messages import Count, Counted, Summed, Up
 from gateway.runtime.arms import Evidence
 from gateway.runtime.shadows import ShadowEvidence
 from gateway.runtime.snapshot import Runtime
 from gateway.runtime.totals import Number, arm_place, counted, news, shadow_place
-from routing.analysis.slots import SLOT_S
 
 TELL_S = 0.1  # between two words of evidence to the supervisor
 ROUNDS_A_TOTAL = 4  # of them until totals are told too
@@ -51,12 +49,11 @@ class Teller:
                 del self._told[place]
 
     def _counts(self) -> Iterable[Count]:
-        slot = int(monotonic() / SLOT_S)
         for route in self._runtime.current.routes.values():
             for arm in route.arms:
                 evidence = arm.evidence
                 deltas = evidence.take(is_stable=arm.is_stable)
-                slots = () if arm.is_stable else tuple(evidence.detector.take_run(slot))
+                slots = () if arm.is_stable else tuple(evidence.detector.take_run())
                 if deltas or slots:
                     ready = route.stable.slot.is_ready
                     yield Count(route.model, arm.version, evidence.epoch, arm.is_stable, ready, deltas, slots)

@@ -44,12 +44,12 @@ class Trial:
 
     __slots__ = ("arm", "attempted_s", "detector", "given_s", "may_fail_over", "refusal", "ticket")
 
-    def __init__(self, arm: Arm, may_fail_over: bool) -> None:
+    def __init__(self, arm: Arm, may_fail_over: bool, now_s: float) -> None:
         self.arm = arm
         self.may_fail_over = may_fail_over
         self.refusal: Reply | None = None
         self.detector: Detector = arm.evidence.detector
-        self.ticket = self.detector.dispatched()
+        self.ticket = self.detector.dispatched(now_s)
         self.given_s = 0.0
         self.attempted_s = 0.0
 

@@ -105,7 +105,7 @@ class Pipeline:
             self._tally.out_of_room()
             arm = route.stable
         else:
-            exchange.trial = Trial(arm, route.retries)
+            exchange.trial = Trial(arm, route.retries, now_s)
         self._attempt(exchange, arm, now_s)
 
     def abandon(self, exchange: Exchange) -> None:

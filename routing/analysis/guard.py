@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from routing.analysis.ecusum import C_DEFAULT, fuse_length
 from routing.analysis.objective import FUSE, Objective, Trip, tolerated_failures
 from routing.analysis.ordered import OrderedCusum, State
-from routing.analysis.slots import SLOTS_MAX, SlotNews
+from routing.analysis.slots import SLOT_S, SLOTS_MAX, SlotNews
 
 CHARGES_PER_KEY = 2
 FRESH_MAX = 256  # hits kept for who adds up detectors; of more between two calls nothing is said
@@ -76,32 +76,39 @@ class _Slots:
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
-        self._ends: list[int] = []  # the first ticket after each
-        self._forgotten = 0  # tickets below are of slots that are not known any more
+        self._firsts: list[int] = []  # the first ticket of each
+        self._told = 0  # tickets below were told
         self._failed: list[tuple[int, int | None]] = []
+
+    def begin(self, at_s: float, ticket: int) -> float:
+        """A slot begins with this attempt. When it ends is returned."""
+        number = int(at_s / SLOT_S)
+        if self._numbers:
+            number = max(number, self._numbers[-1] + 1)
+        self._numbers.append(number)
+        self._firsts.append(ticket)
+        if len(self._firsts) > SLOTS_MAX:
+            del self._numbers[0], self._firsts[0]
+        return (number + 1) * SLOT_S
 
     def failed(self, ticket: int, key_hash: int | None) -> None:
         if len(self._failed) < FRESH_MAX:
             self._failed.append((ticket, key_hash))
 
-    def take(self, slot: int, next_ticket: int) -> list[SlotNews]:
+    def take(self, next_ticket: int) -> list[SlotNews]:
         news: dict[int, tuple[int, list[int | None]]] = {}
-        if attempts := next_ticket - (self._ends[-1] if self._ends else 0):
-            news[slot] = attempts, []
-            if self._numbers and self._numbers[-1] == slot:
-                self._ends[-1] = next_ticket
-            else:
-                self._numbers.append(slot)
-                self._ends.append(next_ticket)
+        for index in range(max(self._index(self._told), 0), len(self._firsts)):
+            end = self._firsts[index + 1] if index + 1 < len(self._firsts) else next_ticket
+            if attempts := end - max(self._firsts[index], self._told):
+                news[self._numbers[index]] = attempts, []
         for ticket, key_hash in self._failed:
-            if ticket >= self._forgotten:
-                number = self._numbers[bisect_right(self._ends, ticket)]
-                news.setdefault(number, (0, []))[1].append(key_hash)
-        self._failed = []
-        if len(self._ends) > SLOTS_MAX:
-            self._forgotten = self._ends.pop(0)
-            del self._numbers[0]
+            if (index := self._index(ticket)) >= 0:  # else the slot is not known any more
+                news.setdefault(self._numbers[index], (0, []))[1].append(key_hash)
+        self._failed, self._told = [], next_ticket
         return [(number, *told) for number, told in news.items()]
+
+    def _index(self, ticket: int) -> int:
+        return bisect_right(self._firsts, ticket) - 1
 
 
 class Detector:
@@ -127,6 +134,7 @@ class Detector:
         self._fuse = fuse_length(self._fuse_p0)
         self._errors = _Watch(errors, self._fuse, all_burn=is_alone)
         self._slots = _Slots()
+        self._slot_end_s = float("-inf")
         self._slow = [
             (1 << bit, objective.threshold_s, _Watch(objective, None))
             for bit, objective in enumerate(o for o in slo if o.threshold_s is not None)
@@ -137,9 +145,14 @@ class Detector:
         self._next_ticket = 0
         self.tripped = False
 
-    def dispatched(self) -> int:
-        """Ticket of an attempt that is being sent now."""
+    def dispatched(self, now_s: float = 0.0) -> int:
+        """Ticket of an attempt that is being sent now, by this machine's monotonic clock.
+
+        The time says the slot that ``take_run`` tells of it; who never asks may leave it out.
+        """
         ticket = self._next_ticket
+        if now_s >= self._slot_end_s:
+            self._slot_end_s = self._slots.begin(now_s, ticket)
         self._next_ticket = ticket + 1
         return ticket
 
@@ -201,12 +214,12 @@ class Detector:
         found = {w.objective.name: w.take(self._attempts(w)) for w in watches if w.objective}
         return {name: news for name, news in found.items() if news[0] or news[1]}
 
-    def take_run(self, slot: int) -> list[SlotNews]:
-        """What a merged fuse adds up: attempts since the last call, which are those of ``slot``, and failures by slot.
+    def take_run(self) -> list[SlotNews]:
+        """What a merged fuse adds up: attempts and failures since the last call, each in the slot of its dispatch.
 
         Attempts that were set aside are among them, and every failure is, of whatever key.
         """
-        return self._slots.take(slot, self._next_ticket)
+        return self._slots.take(self._next_ticket)
 
     @property
     def judged(self) -> int:

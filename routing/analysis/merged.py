@@ -1,13 +1,15 @@
 """The guard on merged counters: siblings on one machine, replicas, and stable's own."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from routing.analysis.ecusum import C_DEFAULT, fuse_length
 from routing.analysis.objective import FUSE, Objective, Trip, tolerated_failures
-from routing.analysis.slots import SlottedRun
+from routing.analysis.slots import Run, SlottedRun
 
 SHARED_EVIDENCE = 1_000.0
+SETTLING = 3  # flushes after which all sources have told of a slot that one has told of
 
 
 def is_shared(stable_evidence: float) -> bool:
@@ -31,22 +33,29 @@ class MergedDetector:
     beside them then meet the attempts they were sent with.
 
     The fuse has the order of slots of time: a run is one in whatever order the attempts of a slot were, and
-    whenever it became known that they failed (``SlottedRun``).
+    whenever it became known that they failed (``SlottedRun``). One that is long only because of a key's charges over
+    the cap counts when its slots have settled: what one source tells first, others may still break.
 
     Args:
         slo: Objectives with different names.
+
+    Attributes:
+        tripped: It has, and does so once only.
+        is_unsettled: A run has to be looked at again at the next flush, whether anything comes or not.
     """
 
     def __init__(self, slo: Sequence[Objective]) -> None:
         self._fuse_p0 = tolerated_failures(slo)
         self._fuse = fuse_length(self._fuse_p0)
         self._run = SlottedRun()
+        self._newest: deque[int] = deque(maxlen=SETTLING + 1)  # slot, at each of the last flushes
         self._tripped_run = 0
         self._tests = {objective.name: (objective, objective.test) for objective in slo}
         self._odds = {name: test.start for name, (_, test) in self._tests.items()}
         self._attempts = dict.fromkeys([*self._tests, FUSE], 0)
         self._charged = dict.fromkeys([*self._tests, FUSE], 0)
         self.tripped = False
+        self.is_unsettled = False
 
     def flush(
         self, deltas: Mapping[str, tuple[int, int]], slots: Iterable[Slot] = (), *, all_burn: bool = True
@@ -104,15 +113,25 @@ class MergedDetector:
             failed += self._run.add(*slot)
             self._attempts[FUSE] += slot.attempts
         self._charged[FUSE] += failed
-        if self.tripped or not failed:
+        self._newest.append(self._run.newest)
+        if self.tripped or not (failed or self.is_unsettled):
             return None
-        most, widest = self._run.longest()
-        run = most if all_burn else widest
-        if (run.failures if all_burn else run.within_cap) < self._fuse:
+        run = self._found(all_burn=all_burn)
+        if run is None:
             return None
-        self.tripped, self._tripped_run = True, run.failures
+        self.tripped, self.is_unsettled, self._tripped_run = True, False, run.failures
         counts = self._attempts[FUSE], self._charged[FUSE]
         return Trip(FUSE, self._fuse_p0, C_DEFAULT, 1.0, *counts, run=run.failures)
+
+    def _found(self, *, all_burn: bool) -> Run | None:
+        most, widest = self._run.longest()
+        if widest.within_cap >= self._fuse:
+            return most if all_burn else widest
+        self.is_unsettled = all_burn and most.failures >= self._fuse
+        if not self.is_unsettled or len(self._newest) <= SETTLING:
+            return None
+        settled, _ = self._run.longest(self._newest[0])
+        return settled if settled.failures >= self._fuse else None
 
     def _trip(self, objective: Objective) -> Trip | None:
         if self.tripped:

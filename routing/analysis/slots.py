@@ -55,10 +55,17 @@ class SlottedRun:
             del self._slots[min(self._slots)]
         return taken
 
-    def longest(self) -> tuple[Run, Run]:
-        """The run with the most failures, and the one with the most within the cap."""
+    @property
+    def newest(self) -> int:
+        """The newest slot that is known, -1 when there is none."""
+        return max(self._slots, default=-1)
+
+    def longest(self, until: int | None = None) -> tuple[Run, Run]:
+        """The run with the most failures, and the one with the most within the cap, as of that slot."""
         most = widest = now = NO_RUN
         for slot in sorted(self._slots):
+            if until is not None and slot > until:
+                break
             now = self._after(now, slot)
             most, widest = max(most, now), max(widest, now, key=lambda run: run.within_cap)
         return most, widest

@@ -9,6 +9,7 @@ import pytest
 from gateway.control.collector import WAITING_MAX, Collector, counted
 from gateway.control.joint import LEASE_S, JointJudge, LeaseWatch
 from gateway.control.messages import Count, Counted, Lowered, Summed
+from routing.analysis.merged import SETTLING
 from routing.analysis.slots import SlotNews
 from routing.codec import encode
 from routing.errors import StoreUnavailable
@@ -114,9 +115,13 @@ def test_failures_of_one_key_in_a_row_are_judged_where_all_are_known(shared_serv
         for ago in range(3):
             await first.sees_slots((100 + ago, 2, [7] * 2))
             await second.sees_slots((9_000 + ago, 1, []), (9_001 + ago, 1, []))
-        await first.joint._step()
+        for _ in range(2 * SETTLING):
+            await first.joint._step()
         assert not first.lowered, "what the second one was asked was answered"
         await first.sees_slots((108, 5, [7] * 5))
+        for _ in range(SETTLING):
+            await first.joint._step()
+            assert not first.lowered, "others may not have told of it yet"
         await first.joint._step()
         assert [low.reason for low in first.lowered] == [
             "fuse: 5 attempts in a row failed (11 of 17 in all), over 2 gateways"

@@ -8,8 +8,9 @@ from typing import Any
 from gateway.control.judge import Judge
 from gateway.control.messages import Count, Counted, Lowered
 from routing.analysis.guard import Detector
+from routing.analysis.merged import SETTLING
 from routing.analysis.objective import objectives
-from routing.analysis.slots import SLOTS_MAX
+from routing.analysis.slots import SLOT_S, SLOTS_MAX
 from routing.codec import encode
 from routing.document import RouteDocument
 from tests.builders import document
@@ -120,15 +121,45 @@ def test_one_key_alone_is_left_to_who_may_know_of_others() -> None:
         bench.follow(bench.document)
         for one in (bench, last):
             one.hear_run(0, 20, 20, key=7)
+            for _ in range(SETTLING):
+                one.judge.step()
+            assert not one.lowered
             one.judge.step()
         assert not bench.lowered
-        assert len(last.lowered) == 1
+        assert len(last.lowered) == 1, "nobody has told of an answer meanwhile"
         for key in (8, 9, 10):
             bench.hear_run(1, 1, 1, slot=2, key=key)
         bench.judge.step()
         assert len(bench.lowered) == 1, "three keys and two charges of the first are five"
 
     played(play)
+
+
+def test_one_key_that_fails_is_held_while_others_are_answered_and_told_of_late() -> None:
+    def play() -> None:
+        bench = Bench(slo=None)
+        for slot in range(1, 40):
+            bench.hear_run(0, 20, 20, slot=slot, key=7)
+            if slot >= SETTLING:
+                bench.hear_run(1, 1, 0, slot=slot - SETTLING + 1)
+            bench.judge.step()
+        assert not bench.lowered
+        for _ in range(2 * SETTLING):  # the other falls silent, nothing more comes of either
+            bench.judge.step()
+        assert len(bench.lowered) == 1
+
+    played(play)
+
+
+def test_a_run_that_has_to_settle_is_looked_at_again_without_news() -> None:
+    async def scenario() -> None:
+        bench = Bench(slo=None)
+        bench.hear_run(0, 20, 20, key=7)
+        async with asyncio.timeout(5):
+            while not bench.lowered:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
 
 
 def test_a_run_that_stable_shares_keeps_the_weights() -> None:
@@ -231,19 +262,19 @@ def test_evidence_of_another_epoch_is_nobodys() -> None:
 
 def test_a_detector_tells_each_hit_and_each_attempt_once() -> None:
     detector = Detector(objectives(max_rate=0.01, p99_ms=50))
-    first, second, third = (detector.dispatched() for _ in range(3))
+    first, second, third = (detector.dispatched(4.0) for _ in range(3))
     detector.set_aside(first, 0)
     assert detector.take() == {"errors": (2, []), "latency_p99": (2, [])}
-    assert detector.take_run(40) == [(40, 3, [])]
+    assert detector.take_run() == [(40, 3, [])]
     detector.charged(first, 0, 5)
     mask, _ = detector.sweep(second, 0.06, 0, None)
     assert mask
     assert detector.take() == {"errors": (1, [5]), "latency_p99": (0, [None])}
-    assert detector.take_run(41) == [(40, 0, [5])]
+    assert detector.take_run() == [(40, 0, [5])]
     detector.set_aside(third, 0)
     assert detector.take() == {}
-    assert detector.take_run(42) == []
-    detector.dispatched()
+    assert detector.take_run() == []
+    detector.dispatched(4.1)
     assert detector.take() == {}, "one that was set aside, or failed, after it was told is made up for"
 
 
@@ -251,15 +282,29 @@ def test_a_failure_is_told_of_the_slot_of_its_dispatch_as_long_as_that_is_known(
     detector = Detector((), fuse_p0=0.5)
     waiting = []
     for slot in range(SLOTS_MAX + 2):
-        waiting.append(detector.dispatched())
-        assert detector.take_run(slot) == [(slot, 1, [])]
+        waiting.append(detector.dispatched((slot + 0.5) * SLOT_S))
+        assert detector.take_run() == [(slot, 1, [])]
     for ticket in waiting[:3]:
         detector.charged(ticket, 0, ticket)
     detector.charged(waiting[0], 0, 0)
-    assert detector.take_run(SLOTS_MAX + 2) == [(2, 0, [2])], "the first two slots are forgotten"
-    same = [detector.dispatched(), detector.dispatched()]
-    assert detector.take_run(500) == [(500, 2, [])]
-    same.append(detector.dispatched())
+    assert detector.take_run() == [(2, 0, [2])], "the first two slots are forgotten"
+    same = [detector.dispatched(50.0), detector.dispatched(50.01)]
+    assert detector.take_run() == [(500, 2, [])]
+    same.append(detector.dispatched(50.09))
+    later = [detector.dispatched(50.11), detector.dispatched(50.62), detector.dispatched(50.55)]
     detector.charged(same[0], 0, 5)
     detector.charged(same[2], 0, None)
-    assert detector.take_run(500) == [(500, 1, [5, None])]
+    detector.charged(later[0], 0, None)
+    assert detector.take_run() == [(500, 1, [5, None]), (501, 1, [None]), (506, 2, [])]
+
+
+def test_slots_follow_each_other_however_their_borders_are_rounded() -> None:
+    detector = Detector((), fuse_p0=0.5)
+    for tenth in range(20_000, 20_500):
+        detector.dispatched(tenth / 10)
+        detector.dispatched((tenth + 1) * SLOT_S)
+    told = detector.take_run()
+    numbers = [number for number, _, _ in told]
+    assert numbers == sorted(set(numbers))
+    assert len(told) == SLOTS_MAX
+    assert sum(attempts for _, attempts, _ in told) <= 2 * SLOTS_MAX + 1, "what was not told in time is let go"

@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple
 import pytest
 
 from routing.analysis.ecusum import Ecusum, fuse_length
-from routing.analysis.guard import Detector
+from routing.analysis.guard import Detector, KeyCap
 from routing.analysis.merged import MergedDetector, Slot
 from routing.analysis.objective import Trip, objectives
 from routing.analysis.ordered import OrderedCusum
-from routing.analysis.slots import SLOT_S
+from routing.analysis.slots import SLOT_S, SlotNews
 
 P0 = 0.01
 STREAMS = 60
@@ -247,16 +247,60 @@ def trip_over(sources: int, events: list[Event], *, seed: int = 0) -> tuple[floa
         for source, offset_s in enumerate(offsets_s):
             while told[source] * SLOT_S + offset_s <= at_s:
                 told[source] += 1
-                slots = [Slot(n, new, len(hits), len(hits)) for n, new, hits in found[source].take_run(told[source])]
+                slots = [Slot(n, new, len(hits), len(hits)) for n, new, hits in found[source].take_run()]
                 if (trip := merged.flush({}, slots)) is not None:
                     return told[source] * SLOT_S, trip
         if kind == "dispatched":
             detector = random.choice(found)
-            placed[attempt] = detector, detector.dispatched()
+            placed[attempt] = detector, detector.dispatched(at_s)
         elif kind == "charged":
             detector, ticket = placed[attempt]
             detector.charged(ticket, 0, None)
     return None
+
+
+def one_bad_key(seed: int, bad_per_s: float, good_per_s: float, late_s: float, seconds: float = 6) -> Trip | None:
+    """One key fails on a source of its own, another source answers; each tells every 0.1 s, and up to so much late."""
+    random = Random(f"one key {seed}")
+    sources = [Detector((), is_alone=False) for _ in range(2)]
+    per_s, cap, merged = (bad_per_s, good_per_s), KeyCap(), MergedDetector(())
+    sent_s = [random.random() / (per_s[0] or 1), random.random() / (per_s[1] or 1e-9)]
+    words: list[tuple[float, list[SlotNews]]] = []
+    told_s = [0.0, 0.0]
+    next_s = [random.random() * SLOT_S for _ in sources]
+    for step in range(int(seconds / 0.01)):
+        now_s = step * 0.01
+        for index, source in enumerate(sources):
+            while per_s[index] and sent_s[index] <= now_s:
+                ticket = source.dispatched(sent_s[index])
+                if index == 0:
+                    assert source.charged(ticket, 0, 7) is None
+                sent_s[index] += 1 / per_s[index]
+            if next_s[index] <= now_s:  # words of one source stay in their order
+                told_s[index] = max(told_s[index], now_s + random.random() * late_s)
+                words.append((told_s[index], source.take_run()))
+                next_s[index] += SLOT_S * random.uniform(1, 1.3)
+        if step % 10 == 0:
+            come = [news for at_s, found in words if at_s <= now_s for news in found]
+            words = [word for word in words if word[0] > now_s]
+            slots = [Slot(n, new, len(keys), sum(not cap.is_spent(key) for key in keys)) for n, new, keys in come]
+            if (trip := merged.flush({}, slots)) is not None:
+                return trip
+    return None
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.1])
+@pytest.mark.parametrize("bad_per_s", [20, 100, 1_000])
+def test_one_bad_key_alone_on_a_source_is_held_while_another_answers(bad_per_s: int, late_s: float) -> None:
+    for seed in range(30):
+        assert one_bad_key(seed, bad_per_s, 40, late_s) is None
+
+
+@pytest.mark.parametrize("bad_per_s", [20, 1_000])
+def test_one_bad_key_that_is_all_there_is_trips(bad_per_s: int) -> None:
+    trip = one_bad_key(0, bad_per_s, 0, 0.1, seconds=1.2)
+    assert trip is not None
+    assert trip.objective == "fuse"
 
 
 @pytest.mark.parametrize("sources", [2, 10])
@@ -290,8 +334,8 @@ def test_a_dead_canary_trips_over_ten_sources_as_fast_as_on_one() -> None:
     merged = MergedDetector(())
     trips = []
     for slot, source in enumerate(sources[:5]):
-        source.charged(source.dispatched(), 0, None)
-        ((number, attempts, hits),) = source.take_run(slot)
+        source.charged(source.dispatched(slot * SLOT_S), 0, None)
+        ((number, attempts, hits),) = source.take_run()
         trips.append(merged.flush({}, [Slot(number, attempts, len(hits), len(hits))]))
     assert trips[:4] == [None] * 4
     assert trips[4] is not None
