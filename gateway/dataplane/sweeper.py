@@ -70,7 +70,7 @@ class Sweeper:
         self._observer.last_lag_s = max(0.0, now_s - self._observer.sweep_due_s)
         self._gate.is_late = self._observer.last_lag_s > self._late_s
         self._arm_timer(now_s)
-        for exchange in list(self._pipeline.in_work):
+        for exchange in sorted(self._pipeline.in_work, key=_is_tried):  # what stable shares is known before a trip
             try:
                 self._look(exchange, now_s)
             except Exception:  # one request that cannot be judged must not keep the others from their deadlines
@@ -115,3 +115,8 @@ class Sweeper:
 
 def _unheard() -> None:
     return
+
+
+def _is_tried(exchange: Exchange) -> bool:
+    """Whether a canary was drawn for it."""
+    return exchange.trial is not None

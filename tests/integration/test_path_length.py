@@ -10,8 +10,6 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 import gateway
 from gateway.backends.connection import Connection
@@ -19,7 +17,7 @@ from gateway.backends.connections import Connections
 from gateway.settings import Settings
 from routing.parse import parse_route
 from tests.gateway.backends.remote import answers, raw_server, until
-from tests.joined import Joined
+from tests.joined import Joined, Wire, doors
 
 SOURCES = (str(Path(gateway.__file__).parent), str(Path(gateway.__file__).parents[1] / "routing"))
 REQUESTS = 8
@@ -30,30 +28,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 
 
 # Instructions and calls of a request, each a little above what was reached: docs/performance.md says what they are.
 BUDGETS = {"stable": (1020, 18), "canary": (1960, 60), "new heads": (1660, 35)}
-
-
-class Wire:
-    """Stands in for a socket."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        self.sent.append(data)
-
-    def is_closing(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
-
-    def abort(self) -> None:
-        """Nothing is open."""
-
-    close = pause_reading = resume_reading = abort
 
 
 def counted(work: Callable[[], None]) -> tuple[Counter[str], Counter[str]]:
@@ -88,16 +62,7 @@ class Rig:
     def __init__(self, worker: Any) -> None:
         self.worker = worker
         self.route = worker.runtime.current.routes["m"]
-        state = ServerState()
-        state.default_headers = [(b"date", b"now")]
-        config = Config(worker.data_app, ws="none", lifespan="off", log_config=None, access_log=False)
-        config.load()
-        loop = asyncio.get_running_loop()
-        self.doors = []
-        for _ in range(REQUESTS):
-            door = worker.data_door(config=config, server_state=state, app_state={}, _loop=loop)
-            door.connection_made(Wire())
-            self.doors.append(door)
+        self.doors = doors(worker, REQUESTS)
         pools = [instance.connections for arm in self.route.arms for instance in arm.slot.backend.instances]
         self.connections = [connection for pool in pools for connection in self._opened(pool)]
 
