@@ -25,6 +25,7 @@ from routing.store.junk import Junk
 from routing.store.redis_pool import RedisPool
 from routing.store.redis_sentinel import Sentinels
 from routing.store.redis_side import HASH, SideKeys, WrongType
+from routing.store.redis_silence import LISTEN_S, Silence
 from routing.store.redis_url import place_in, said_by, unusable_file
 
 COMMAND_TIMEOUT_S = 1.0  # one command, from waiting for a connection to the whole reply
@@ -82,6 +83,8 @@ class RedisStore:
             sentinels = Sentinels(place, self._options)
             self._options |= {"find": sentinels.find, "connection_class": sentinels.connection_class}
             self._where = f"{place.service!r} of the Sentinels {sentinels.names}"
+        patience_s = command_timeout_s if place.sentinels else LISTEN_S  # the next connection may be to another server
+        self._silence = Silence(self._options, patience_s)
         self._commands: BlockingConnectionPool | None = None
         self._watches: BlockingConnectionPool | None = None
 
@@ -124,6 +127,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """See Store. Says nothing to the server; a connection that does not close is left after a bounded wait."""
+        self._silence.stop()
         pools, self._commands, self._watches = (self._commands, self._watches), None, None
         for pool in pools:
             if pool is not None:
@@ -287,6 +291,7 @@ class RedisStore:
         if pool is None:
             raise StoreUnavailable("the store is closed")
         async with self._ours(self._timeout_s, StoreUnavailable):
+            await self._silence.over()
             connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
             yield connection
@@ -306,6 +311,7 @@ class RedisStore:
                 raise WrongType(f"redis at {self._where} refused: {error}; nothing was changed") from error
             raise StoreUnavailable(f"redis at {self._where} refused: {said_by(error)}; nothing was changed") from error
         except TimeoutError as error:
+            self._silence.noticed()
             hint = ": perhaps it does not speak TLS" if self._is_secure and lost is StoreUnavailable else ""
             raise lost(f"redis at {self._where} did not answer for {timeout_s:g} s{hint}") from error
         except (RedisError, OSError) as error:

@@ -4,12 +4,14 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from routing.errors import OutcomeUnknown, PositionLost, StaleRevision, StoreUnavailable
 from routing.store import RedisStore, verify, write
 from routing.store import redis as redis_store
+from routing.store.redis import CONNECTIONS
 from tests.contracts.cut_proxy import CutProxy, Fault
 from tests.contracts.stores import increment, opened, put, step, take
 from tests.redis_server import RedisServer
@@ -243,6 +245,35 @@ def test_a_frozen_server_holds_nobody_up(server: RedisServer) -> None:
             server.resume()
 
     asyncio.run(scenario())
+
+
+def test_a_frozen_server_is_not_filled_with_connections_and_the_first_answer_wakes_all(server: RedisServer) -> None:
+    async def scenario() -> None:
+        stores = [RedisStore(server.url, command_timeout_s=0.2) for _ in range(3)]
+        async with opened(*stores):
+            for store in stores:
+                await store.ping()
+            server.pause()
+            try:
+                for _ in range(6):
+                    lost = await asyncio.gather(*(s.list() for s in stores for _ in range(12)), return_exceptions=True)
+                    assert all(isinstance(error, StoreUnavailable) for error in lost)
+                assert waiting_at(server.port) <= 3 * (CONNECTIONS + 1), "the first round, and a question each"
+            finally:
+                server.resume()
+            begin = time.monotonic()
+            await asyncio.gather(*(store.ping() for store in stores))
+            assert time.monotonic() - begin < 0.15
+
+    asyncio.run(scenario())
+
+
+def waiting_at(port: int) -> int:
+    """Connections that a listener has not taken in."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listens = "0A"
+    (row,) = [row for row in rows if row[3] == listens and int(row[1].split(":")[1], 16) == port]
+    return int(row[4].split(":")[1], 16)
 
 
 def test_a_frozen_server_is_not_opened_and_a_missing_one_neither(server: RedisServer) -> None:
